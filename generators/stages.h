@@ -1,0 +1,81 @@
+// What a schedule sees of a pass, and all it sees. Every pass is one contraction of two operands,
+//
+//     sum.acc(free...) += vec(free[0], ...) * bcast(...)      over sum.red
+//     out(free...)      = an epilogue of the sum, or of that of its residue
+//
+// or, without sums, one pure definition. Axes here and in every Func are innermost first: W, then H, then D.
+#pragma once
+#include "Halide.h"
+#include "pass.h"
+#include <string>
+#include <vector>
+
+namespace convsmith {
+
+struct Workload {
+  Problem problem;
+  PassKind pass;
+  Halide::Target target;
+  int panel = 0;      // weights arrive in panels of this many vector-axis channels (0: plain)
+  bool trim = false;  // leave out the rows of taps that fall in a border of zeros (not along W)
+};
+
+struct Axis {
+  Halide::Var var;
+  int extent;
+  int period = 1;  // out's element v comes from the sum number v % period, at v / period
+};
+
+struct Sum {                // one a residue of a strided input gradient, else one
+  Halide::Func acc;         // update(0) is the hot loop
+  Halide::RDom red;         // innermost first
+  std::vector<int> extent;  // of red
+};
+
+struct Stages {
+  Halide::Func out;
+  std::vector<Axis> free;  // the best register-tile axes first; free[0] is the vector axis
+  int dense = 0;           // the axis of free that is contiguous in out, where that is worth a vector store
+  std::vector<Sum> sums;
+  // The operands. Dimension 0 of each is the one to make contiguous where it is staged.
+  Halide::Func vec;     // moves with free[0]: loaded as vectors
+  Halide::Func bcast;   // does not, but for depthwise: loaded as scalars
+  Halide::Func padded;  // the one of the two that has a border; undefined where neither has
+  // Small Funcs computed whole; none of them is in the hot loop.
+  std::vector<Halide::Func> before;   // read by the sums or by out
+  std::vector<Halide::Func> results;  // further results beside out, in the order of the outputs
+  bool depthwise = false;   // bcast moves with free[0] too
+  // The sums run over positions and batch: both operands are walked along them, so that a long sum is best cut into
+  // blocks that stay in cache.
+  bool over_positions = false;
+};
+
+/// One buffer of the emitted function: what a caller sees, and how the Func's dimensions map to it.
+struct BufferSpec {
+  struct Dim {
+    int axis;          // logical axis that this dimension walks along
+    int extent;        // its extent
+    int multiple = 1;  // logical elements from one index to the next
+  };
+  std::string name;
+  Shape shape;              // logical axes, outermost first: [N, C, *spatial], [OC, IC/groups, *kernel], …
+  std::vector<int> memory;  // logical axes from innermost to outermost in memory
+  std::vector<Dim> dims;    // as the Func indexes them, innermost first
+  int fixed = 0;            // how many axes of `memory` must be dense; the strides of the others are the caller's
+};
+
+struct Operator {
+  const char *name;
+  /// Inputs in order, then the outputs, out's first.
+  std::vector<BufferSpec> (*buffers)(const Workload &);
+  Stages (*build)(const Workload &, const std::vector<Halide::Func> &inputs);
+};
+
+extern const Operator correlation, bias_gradient, activation_gradient, pack_weight, train_step;
+
+/// The operator that carries a workload: the pass first, then the problem's own.
+const Operator &find_operator(const Workload &);
+/// Of the buffers, how many at the end are written.
+int output_count(const Workload &);
+
+}  // namespace convsmith

@@ -1,0 +1,89 @@
+/* The types through which an emitted library is called. Every emitted header begins with this text, so a program
+   that links the library needs no other file. */
+#ifndef CONVSMITH_ABI
+#define CONVSMITH_ABI 1
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum convsmith_status {
+  CONVSMITH_OK = 0,
+  CONVSMITH_BAD_ARGUMENT = 1,  /* a tensor does not fit the kernel; nothing was written */
+  CONVSMITH_OUT_OF_MEMORY = 2,
+  CONVSMITH_UNSUPPORTED = 3, /* this processor lacks what the asked instruction level needs */
+  CONVSMITH_FAILED = 4       /* the kernel itself reported an error */
+} convsmith_status;
+
+/* Details of a failure, written only where the call did not return CONVSMITH_OK. */
+typedef struct convsmith_error {
+  convsmith_status status;
+  char message[256];
+} convsmith_error;
+
+typedef enum convsmith_type {
+  CONVSMITH_F32 = 0,
+  CONVSMITH_F16 = 1,
+  CONVSMITH_BF16 = 2,
+  CONVSMITH_U8 = 3,
+  CONVSMITH_S8 = 4,
+  CONVSMITH_I32 = 5
+} convsmith_type;
+
+enum { CONVSMITH_MAX_RANK = 9 };
+
+/* Axes run from outermost to innermost as people name them (N, C, D, H, W; weights OC, IC/groups, KD, KH, KW),
+   whatever their order in memory is: the strides, in elements, say that. */
+typedef struct convsmith_tensor {
+  void *data;
+  int32_t type; /* a convsmith_type */
+  int32_t rank;
+  int64_t extent[CONVSMITH_MAX_RANK];
+  int64_t stride[CONVSMITH_MAX_RANK];
+} convsmith_tensor;
+
+/* One pass of one kernel. `init` fills the descriptors with the extents and dense strides that the pass takes and
+   leaves `data` null; the arguments come in the order of `argument_names`, the last `outputs` of them are written. */
+typedef struct convsmith_pass {
+  const char *kernel;
+  const char *pass;
+  const char *problem;
+  int32_t arguments;
+  int32_t outputs;
+  const char *const *argument_names;
+  void (*init)(convsmith_tensor *arguments);
+  convsmith_status (*run)(const convsmith_tensor *arguments, convsmith_error *error);
+  size_t (*workspace)(int32_t threads); /* bytes that one call asks of the allocator, at most */
+} convsmith_pass;
+
+/* Runs body(context, i) for every i in [0, count), in any order, on any threads; returns the first status not 0. */
+typedef int (*convsmith_parallel_for)(void *user, int (*body)(void *context, int32_t i), void *context,
+                                      int32_t count);
+
+typedef struct convsmith_allocator {
+  void *(*allocate)(void *user, size_t bytes); /* aligned to 64 bytes; null where there is no memory */
+  void (*release)(void *user, void *memory);
+  void *user;
+} convsmith_allocator;
+
+typedef struct convsmith_library {
+  int32_t abi; /* CONVSMITH_ABI of the emitter */
+  const char *name;
+  const char *version;
+  int32_t pass_count;
+  const convsmith_pass *passes;
+  int32_t level_count; /* instruction levels, best first */
+  const char *const *levels;
+  int32_t (*level)(void); /* the one in use */
+  convsmith_status (*set_level)(int32_t level, convsmith_error *error);
+  void (*set_threads)(int32_t threads); /* 0: one a processor */
+  void (*set_parallel_for)(convsmith_parallel_for run, void *user); /* null: the library's own threads */
+  void (*set_allocator)(const convsmith_allocator *allocator);      /* null: malloc */
+} convsmith_library;
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* CONVSMITH_ABI */

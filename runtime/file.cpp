@@ -1,0 +1,122 @@
+#include "convsmith/file.h"
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <system_error>
+#include <utility>
+#include "convsmith/error.h"
+
+namespace convsmith {
+namespace {
+
+[[noreturn]] void fail(const std::string &path, const char *action, int error) {
+  throw Error(path + ": cannot " + action + ": " + std::generic_category().message(error));
+}
+
+// An open file descriptor.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(const Descriptor &) = delete;
+  Descriptor &operator=(const Descriptor &) = delete;
+  ~Descriptor() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int get() const { return fd_; }
+  /// The result of close(2): some file systems report a full disk only then.
+  int close() { return ::close(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_;
+};
+
+void write_all(const Descriptor &file, const std::string &path, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(file.get(), bytes.data(), bytes.size());
+    if (count >= 0) bytes.remove_prefix(static_cast<std::size_t>(count));
+    else if (errno != EINTR) fail(path, "write", errno);
+  }
+}
+
+std::string folder_of(const std::string &path) {
+  const auto slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash + 1);
+}
+
+// Where the bytes go: the end of a chain of symbolic links, or the path itself where there is no file yet.
+std::string resolved(const std::string &path) {
+  char *real = ::realpath(path.c_str(), nullptr);
+  if (real == nullptr) return path;
+  std::string result = real;
+  std::free(real);
+  return result;
+}
+
+void write_directly(const std::string &path, std::string_view bytes) {
+  Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (file.get() < 0) fail(path, "write", errno);
+  write_all(file, path, bytes);
+  if (file.close() != 0) fail(path, "write", errno);
+}
+
+// A new file in the folder, whose name no other process or thread takes.
+int create_temporary(const std::string &folder, std::string &name) {
+  static std::atomic<unsigned> counter{0};
+  for (;;) {
+    name = folder + "/.convsmith-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+    const int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0 || errno != EEXIST) return fd;
+  }
+}
+
+}  // namespace
+
+std::string read_file(const std::string &path) {
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  struct stat status;
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) fail(path, "read", errno);
+  std::string bytes;
+  // A pipe and the files of /proc have no size: the end of file decides, the size is only where to start.
+  std::size_t used = 0;
+  bytes.resize(S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) + 1 : 65536);
+  for (;;) {
+    const ssize_t count = ::read(file.get(), bytes.data() + used, bytes.size() - used);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail(path, "read", errno);
+    if (count == 0) break;
+    used += static_cast<std::size_t>(count);
+    if (used == bytes.size()) bytes.resize(2 * used);
+  }
+  bytes.resize(used);
+  return bytes;
+}
+
+void write_file(const std::string &path, std::string_view bytes) {
+  const std::string target = resolved(path);
+  struct stat status;
+  const bool exists = ::stat(target.c_str(), &status) == 0;
+  if (exists && S_ISDIR(status.st_mode)) fail(path, "write", EISDIR);
+  if (exists && !S_ISREG(status.st_mode)) return write_directly(path, bytes);
+
+  std::string temporary;
+  Descriptor file(create_temporary(folder_of(target), temporary));
+  if (file.get() < 0) fail(path, "write", errno);
+  try {
+    if (exists && ::fchmod(file.get(), status.st_mode & 07777) != 0) fail(path, "write", errno);
+    write_all(file, path, bytes);
+    if (::fsync(file.get()) != 0 || file.close() != 0) fail(path, "write", errno);
+    if (std::rename(temporary.c_str(), target.c_str()) != 0) fail(path, "write", errno);
+  } catch (const Error &) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  // The name itself; where a file system refuses this, the file is still whole.
+  const Descriptor folder(::open(folder_of(target).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() >= 0) ::fsync(folder.get());
+}
+
+}  // namespace convsmith

@@ -1,0 +1,20 @@
+// The instruction levels that an archive may hold side by side, and their names.
+#pragma once
+#include "Halide.h"
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace convsmith {
+
+/// "x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512-vnni", or, elsewhere, the target's own text.
+std::string level_name(const Halide::Target &);
+
+/// Targets from "T,T…": level names, `all` (the four x86 levels), `host`, or Halide's own texts. Best level first.
+/// Throws Error that says what is known.
+std::vector<Halide::Target> parse_targets(std::string_view list);
+
+/// The level of this machine.
+Halide::Target host_target();
+
+}  // namespace convsmith

@@ -1,0 +1,175 @@
+#include "loops.h"
+#include <algorithm>
+#include <fmt/format.h>
+#include <numeric>
+
+using namespace Halide;
+
+namespace convsmith {
+
+Machine machine(const Target &t) {
+  const bool wide = t.has_feature(Target::AVX512_Skylake) || (t.arch == Target::ARM && t.bits == 64) ||
+                    t.arch == Target::RISCV;
+  return {t.natural_vector_size<float>(), wide ? 32 : 16};
+}
+
+std::vector<Loop> join(std::vector<Loop> a, const std::vector<Loop> &b, const std::vector<Loop> &c) {
+  a.insert(a.end(), b.begin(), b.end());
+  a.insert(a.end(), c.begin(), c.end());
+  return a;
+}
+
+int units(const Axis &a) { return (a.extent + a.period - 1) / a.period; }
+
+Loops plan(const Stages &s, const Knobs &k, const Workload &w) {
+  Loops l;
+  l.lanes = k.get("lanes", machine(w.target).lanes);
+  for (size_t a = 0; a < s.free.size(); a++) {
+    const int extent = units(s.free[a]);
+    int tile = std::min(k.get("tile", a, a == 0 ? l.lanes : 1), extent);
+    if (a == 0) {  // whole vectors, or one short one
+      if (tile < l.lanes) l.lanes = tile;
+      tile -= tile % l.lanes;
+    }
+    const int block = k.get("block", a, 0);
+    l.tile_extent.push_back(tile);
+    l.block_extent.push_back(block < extent ? block : 0);
+  }
+  return l;
+}
+
+void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, bool blocks) {
+  l.tile.clear(), l.residue.clear(), l.middle.clear(), l.block.clear();
+  std::vector<Loop> rest;
+  for (size_t a = 0; a < s.free.size(); a++) {
+    Var v = s.free[a].var;
+    auto level = [&](const char *suffix) { return Var(s.free[a].var.name() + suffix); };
+    const int tile = tiles == Tiles::none ? 1 : l.tile_extent[a];
+    const bool blocked = blocks && l.block_extent[a];
+    if (s.free[a].period > 1) {
+      Var of = level("_of_period"), residue = level("_residue");
+      stage.split(v, of, residue, s.free[a].period, TailStrategy::GuardWithIf);
+      l.residue.push_back(residue), v = of;
+    }
+    if (tile > 1 || (a == 0 && tiles != Tiles::none)) {
+      Var outer = level("_tile"), inner = level("_in_tile");
+      stage.split(v, outer, inner, tile,
+                  tiles == Tiles::round_up ? TailStrategy::RoundUp
+                  : blocked                ? TailStrategy::GuardWithIf
+                                           : TailStrategy::ShiftInwards);
+      l.tile.push_back(inner), v = outer;
+    }
+    if (blocked) {
+      Var outer = level("_block"), inner = level("_in_block");
+      stage.split(v, outer, inner, std::max(1, l.block_extent[a] / tile), TailStrategy::GuardWithIf);
+      l.block.push_back(outer), v = inner;
+    }
+    rest.push_back(v);
+  }
+  // Neighbours in space first and the vector axis last: a block's input is walked once for each group of vectors,
+  // and that group's weights stay near.
+  for (size_t a = 0; a < rest.size(); a++) l.middle.push_back(rest[k.get("loops", a, int((a + 1) % rest.size()))]);
+}
+
+LoopLevel parallel_tasks(Func f, const Loops &l) {
+  if (l.block.empty()) return LoopLevel::root();
+  Var task = l.block[0].var;
+  for (size_t i = 1; i < l.block.size(); i++) {
+    Var next("task" + std::to_string(i));
+    f.fuse(task, l.block[i], next);
+    task = next;
+  }
+  f.parallel(task);
+  return LoopLevel(f, task);
+}
+
+void keep_in_registers(Func acc, const std::vector<RVar> &red, Stages &s, const Knobs &k, const Loops &l, bool stage) {
+  std::vector<Loop> tile, sums;
+  for (size_t a = 0; a < s.free.size(); a++)
+    if (a == 0 || l.tile_extent[a] > 1) {
+      acc.bound_extent(s.free[a].var, l.tile_extent[a]);  // constant trip counts, in tails too
+      tile.push_back(s.free[a].var);
+    }
+  for (size_t i = 0; i < red.size(); i++) sums.push_back(red[k.get("order", i, int(i))]);
+  std::vector<Var> storage;
+  for (auto &axis : s.free) storage.push_back(axis.var);
+  acc.reorder_storage(storage);  // dense along the vector axis
+  Stage update = acc.update(0);
+  update.reorder(join(tile, sums));
+  for (Stage loops : {Stage(acc), update}) {
+    if (l.lanes > 1) loops.vectorize(s.free[0].var, l.lanes);
+    for (auto &v : tile) loops.unroll(v);
+  }
+  for (size_t i = 0; i < red.size(); i++) {
+    const int factor = k.get("unroll", i, 0);
+    if (factor < 0) update.unroll(red[i]);
+    if (factor > 1) update.unroll(red[i], factor, TailStrategy::GuardWithIf);
+  }
+  if (stage) {
+    Func registers = s.vec.in(acc);
+    registers.compute_at(acc, sums[0].rvar);
+    registers.vectorize(registers.args()[0], l.lanes).unroll(registers.args()[0]);
+  }
+}
+
+void copy_padded(Func f, const Knobs &k, const Loops &l, const LoopLevel &task) {
+  const int pad = k.get("pad", 1);
+  if (pad == 0 || !f.defined()) return;
+  if (pad == 1) f.compute_at(task);
+  else f.compute_root().parallel(f.args()[f.dimensions() - 2]);
+  f.vectorize(f.args()[0], l.lanes);
+}
+
+std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
+  const int lanes = machine(w.target).lanes;
+  const size_t axes = s.free.size();
+  std::vector<Knob> k(8);
+  k[0] = {"lanes", {lanes}, {1}, {lanes}};
+  k[1] = {"tile", {}, {}, {}};
+  k[2] = {"block", {}, {}, {}};
+  k[3] = {"loops", {}, {}, {}, true};
+  for (size_t a = 0; a < axes; a++) {
+    const int extent = units(s.free[a]);
+    k[1].preset.push_back(a == 0 ? std::min(lanes, extent) : 1);
+    k[1].low.push_back(1), k[1].high.push_back(std::min(extent, a == 0 ? 8 * lanes : 28));
+    k[2].preset.push_back(0), k[2].low.push_back(0), k[2].high.push_back(extent);
+    k[3].preset.push_back(int((a + 1) % axes));
+  }
+  k[4] = {"order", {}, {}, {}, true};
+  k[5] = {"unroll", {}, {}, {}};
+  const auto &red = s.sums[0].extent;
+  for (size_t i = 0; i < red.size(); i++) {
+    k[4].preset.push_back(int(i));
+    // Wholly only where it stays small: a long axis would be unrolled into megabytes.
+    k[5].preset.push_back(0), k[5].low.push_back(red[i] <= 16 ? -1 : 0), k[5].high.push_back(8);
+  }
+  k[6] = {"stage", {1}, {0}, {1}};
+  k[7] = {"pad", {1}, {0}, {2}};
+  return k;
+}
+
+std::string tile_conflict(const Stages &s, const Knobs &k, const Workload &w) {
+  const Loops l = plan(s, k, w);
+  std::int64_t vectors = l.tile_extent[0] / std::max(1, l.lanes);
+  for (size_t a = 1; a < s.free.size(); a++) vectors *= l.tile_extent[a];
+  for (auto &axis : s.free) vectors *= axis.period > 1 ? axis.period : 1;  // residues are unrolled around the tile
+  std::int64_t taps = 1;
+  for (size_t i = 0; i < s.sums[0].extent.size(); i++) {
+    const int factor = k.get("unroll", i, 0);
+    taps *= factor < 0 ? s.sums[0].extent[i] : std::max(1, factor);
+  }
+  const int most = 4 * machine(w.target).registers;
+  if (vectors > most && vectors > 1)
+    return fmt::format("a tile of {} vectors: expected at most {}, four times the registers", vectors, most);
+  if (vectors * taps > 4096) return fmt::format("{} unrolled multiplications: expected at most 4096", vectors * taps);
+  return "";
+}
+
+void preset(std::vector<Knob> &knobs, const std::string &name, std::vector<int> values) {
+  for (auto &k : knobs)
+    if (k.name == name)
+      for (size_t i = 0; i < k.preset.size() && i < values.size(); i++)
+        k.preset[i] = k.permutation ? values[i] : std::clamp(values[i], k.low[i], k.high[i]);
+}
+
+}  // namespace convsmith

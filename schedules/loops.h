@@ -1,0 +1,59 @@
+// Loops over the free axes at three levels: register tile, middle, block. Shared by the CPU schedules.
+//
+//   lanes  of a vector                                             (preset: the target's)
+//   tile   how much of each axis one register tile holds           (preset: one vector of axis 0, 1 of the others)
+//   block  how much of each axis one task holds                    (0: all of it)
+//   loops  the axes of the middle loops, innermost first           (preset 1,2,..,0)
+//   order  the axes of the reduction, innermost first              (preset 0,1,2,..)
+//   unroll of each axis of the reduction by a factor; -1: wholly   (preset 0)
+//   stage  1: the vector operand is loaded into registers before it is used
+//   pad    the operand with a border is 0: read in place, 1: copied with its border by each task, 2: copied once
+#pragma once
+#include "schedule.h"
+
+namespace convsmith {
+
+using Loop = Halide::VarOrRVar;
+
+/// What a schedule may know of the machine.
+struct Machine {
+  int lanes;      // f32 in a vector
+  int registers;  // vector registers
+};
+Machine machine(const Halide::Target &);
+
+struct Loops {
+  int lanes;
+  std::vector<int> tile_extent, block_extent;      // one a free axis, in units of its period
+  std::vector<Loop> tile, residue, middle, block;  // innermost first
+};
+
+/// Extent of a free axis in units of its period.
+int units(const Axis &);
+
+Loops plan(const Stages &, const Knobs &, const Workload &);
+
+/// How the last tile of an axis is computed where it is short: whole, shifted inwards over its neighbour in the same
+/// task; whole, its stores guarded, where the neighbour may be another task's; rounded up past the end.
+enum class Tiles { none, whole, round_up };
+void split(Halide::Stage, const Stages &, const Knobs &, Loops &, Tiles, bool blocks);
+
+/// Fuses the block loops into one parallel loop; root where a single task does it all.
+Halide::LoopLevel parallel_tasks(Halide::Func, const Loops &);
+
+/// Keeps one tile of `acc` in registers for the whole of its reduction.
+void keep_in_registers(Halide::Func acc, const std::vector<Halide::RVar> &red, Stages &, const Knobs &, const Loops &,
+                       bool stage);
+
+void copy_padded(Halide::Func, const Knobs &, const Loops &, const Halide::LoopLevel &task);
+
+std::vector<Loop> join(std::vector<Loop>, const std::vector<Loop> &, const std::vector<Loop> & = {});
+
+/// The knobs above, with neutral presets.
+std::vector<Knob> loop_knobs(const Stages &, const Workload &);
+/// Refuses tiles that no register file could hold: more than four times the registers.
+std::string tile_conflict(const Stages &, const Knobs &, const Workload &);
+/// Sets the preset of a knob in a list.
+void preset(std::vector<Knob> &, const std::string &name, std::vector<int> values);
+
+}  // namespace convsmith

@@ -1,0 +1,179 @@
+#include "schedule.h"
+#include "convsmith/error.h"
+#include "loops.h"
+#include "records.h"
+#include <algorithm>
+#include <charconv>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sstream>
+
+using namespace Halide;
+
+namespace convsmith {
+
+extern const Schedule cpu_direct, cpu_partial_sums, cpu_pointwise;
+
+namespace {
+
+// One loop nest a Func, as the mathematics says it: always right, never fast.
+void apply_reference(Stages &s, const Knobs &, const Workload &) {
+  for (auto &sum : s.sums) sum.acc.compute_root();
+  if (s.padded.defined()) s.padded.compute_root();
+}
+
+const Schedule reference{"reference",
+                         1,
+                         [](const Stages &, const Workload &) { return true; },
+                         [](const Stages &, const Workload &) { return std::vector<Knob>{}; },
+                         [](const Stages &, const Knobs &, const Workload &) { return std::string(); },
+                         apply_reference};
+
+}  // namespace
+
+const std::vector<const Schedule *> &schedules() {
+  static const std::vector<const Schedule *> all = {&cpu_partial_sums, &cpu_direct, &cpu_pointwise, &reference};
+  return all;
+}
+
+const Schedule &find_schedule(std::string_view name) {
+  std::string list;
+  for (const Schedule *s : schedules()) {
+    if (name == s->name) return *s;
+    list += (list.empty() ? "" : ", ") + std::string(s->name);
+  }
+  throw Error(fmt::format("schedule: expected one of {}, got \"{}\"", list, name));
+}
+
+Knobs Knobs::parse(std::string_view text) {
+  Knobs k;
+  std::istringstream words{std::string(text)};
+  for (std::string word; words >> word;) {
+    const auto bad = [&] {
+      return Error(fmt::format("knob: expected NAME=INTEGER[,INTEGER...], got \"{}\"", word));
+    };
+    const size_t eq = word.find('=');
+    if (eq == std::string::npos || eq == 0) throw bad();
+    const std::string name = word.substr(0, eq);
+    if (k.values_.count(name)) throw Error(fmt::format("knob {}: given twice", name));
+    std::vector<int> values;
+    const char *at = word.data() + eq + 1, *end = word.data() + word.size();
+    while (true) {
+      int value = 0;
+      const auto [next, error] = std::from_chars(at, end, value);
+      if (error != std::errc()) throw bad();
+      values.push_back(value);
+      if (next == end) break;
+      if (*next != ',') throw bad();
+      at = next + 1;
+    }
+    k.values_[name] = values;
+  }
+  return k;
+}
+
+std::string Knobs::str() const {
+  std::string text;
+  for (auto &[name, values] : values_)
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", name, fmt::join(values, ","));
+  return text;
+}
+
+int Knobs::get(const std::string &name, size_t axis, int preset) const {
+  const auto i = values_.find(name);
+  return i == values_.end() || axis >= i->second.size() ? preset : i->second[axis];
+}
+
+std::vector<Knob> all_knobs(const Schedule &schedule, const Stages &s, const Workload &w) {
+  std::vector<Knob> k = schedule.knobs(s, w);
+  const bool reads_weights = w.pass == PassKind::forward || w.pass == PassKind::input_gradient;
+  k.push_back({"panel", {0}, {0}, {reads_weights ? 256 : 0}});
+  // Skipping the rows of taps in the border pays where a border of zeros is more than a row or two of the whole.
+  int rows = 0;
+  for (int a = 0; a + 1 < w.problem.rank; a++)
+    if (w.problem.pad_lo[a] > 0 || w.problem.pad_hi[a] > 0) rows = 1;
+  k.push_back({"trim", {rows && !s.sums.empty() && !s.depthwise && &schedule != &reference}, {0}, {1}});
+  return k;
+}
+
+Knobs presets(const Schedule &schedule, const Stages &s, const Workload &w) {
+  Knobs knobs;
+  for (auto &k : all_knobs(schedule, s, w)) knobs.set(k.name, k.preset);
+  return knobs;
+}
+
+void check_knobs(const Schedule &schedule, const Knobs &knobs, const Stages &s, const Workload &w) {
+  const auto known = all_knobs(schedule, s, w);
+  auto fail = [&](const std::string &what) {
+    throw Error(fmt::format("schedule {}: {}, for {} of \"{}\"", schedule.name, what, pass_name(w.pass), w.problem.str()));
+  };
+  for (auto &[name, values] : knobs.values()) {
+    const auto k = std::find_if(known.begin(), known.end(), [&, &n = name](const Knob &x) { return x.name == n; });
+    if (k == known.end()) fail(fmt::format("unknown knob \"{}\"", name));
+    if (values.size() > k->preset.size())
+      fail(fmt::format("knob {}: expected at most {} entries, got {}", name, k->preset.size(), values.size()));
+    if (k->permutation) {
+      std::vector<int> sorted = values;
+      std::sort(sorted.begin(), sorted.end());
+      for (size_t i = 0; i < sorted.size() || sorted.size() != k->preset.size(); i++)
+        if (sorted.size() != k->preset.size() || sorted[i] != int(i))
+          fail(fmt::format("knob {}: expected a permutation of 0 to {}, got {}", name, k->preset.size() - 1,
+                           fmt::join(values, ",")));
+      continue;
+    }
+    for (size_t i = 0; i < values.size(); i++)
+      if (values[i] < k->low[i] || values[i] > k->high[i])
+        fail(fmt::format("knob {}: entry {} expected {} to {}, got {}", name, i, k->low[i], k->high[i], values[i]));
+  }
+  const std::string conflict = schedule.conflict(s, knobs, w);
+  if (!conflict.empty()) fail(conflict);
+}
+
+void schedule_small(Stages &s, const Target &target) {
+  const int lanes = machine(target).lanes;
+  for (auto *list : {&s.before, &s.results})
+    for (auto &f : *list) {
+      f.compute_root();
+      if (f.args().empty()) continue;
+      f.vectorize(f.args()[0], lanes, TailStrategy::GuardWithIf);
+      for (int u = 0; u < f.num_update_definitions(); u++)
+        f.update(u).vectorize(f.args()[0], lanes, TailStrategy::GuardWithIf);
+    }
+}
+
+Workload with_knobs(Workload w, const Knobs &knobs) {
+  w.panel = knobs.get("panel", 0);
+  w.trim = knobs.get("trim", 0) != 0;
+  return w;
+}
+
+Stages outline(const Workload &w) {
+  std::vector<Func> inputs;
+  const auto specs = find_operator(w).buffers(w);
+  for (size_t i = 0; i + output_count(w) < specs.size(); i++)
+    inputs.push_back(ImageParam(Float(32), int(specs[i].dims.size()), specs[i].name));
+  return find_operator(w).build(w, inputs);
+}
+
+Choice choose(const Workload &w, const RecordBook &book, const std::string &cpu) {
+  const Stages s = outline(w);
+  if (const Record *r = book.find(w, cpu)) {
+    const Schedule &schedule = find_schedule(r->schedule);
+    if (schedule.version != r->version)
+      throw Error(fmt::format("{}: {}@{} is stale: expected version {}", r->where, r->schedule, r->version, schedule.version));
+    if (!schedule.supports(s, w)) throw Error(fmt::format("{}: {} does not support this problem", r->where, r->schedule));
+    check_knobs(schedule, r->knobs, s, w);
+    std::string why = "the record " + r->where;
+    if (r->halide != halide_version()) why += fmt::format(", made with Halide {}", r->halide.empty() ? "unknown" : r->halide);
+    return {&schedule, r->knobs, why};
+  }
+  for (const Schedule *schedule : schedules()) {
+    if (!schedule->supports(s, w)) continue;
+    const Knobs knobs = presets(*schedule, s, w);
+    if (!schedule->conflict(s, knobs, w).empty()) continue;
+    return {schedule, knobs, "no record; the first schedule that supports the problem, with its presets"};
+  }
+  return {&reference, {}, "no record"};
+}
+
+}  // namespace convsmith

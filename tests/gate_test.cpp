@@ -1,0 +1,108 @@
+// The exact gate: every pass of every problem at every schedule equals 64-bit integers bit for bit, and real data stays
+// within the bound that follows from the length of the sum.
+#include "convsmith/error.h"
+#include "random_problem.h"
+#include "tools/verify/gate.h"
+#include <atomic>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <mutex>
+#include <thread>
+
+namespace convsmith {
+namespace {
+
+// Two at a time: each compiles in a child of its own.
+void gate_all(const std::vector<Problem> &problems, const GateOptions &options) {
+  std::atomic<size_t> next = 0;
+  std::mutex lock;
+  std::int64_t exact = 0, kernels = 0;
+  std::vector<std::string> failures;
+  auto work = [&] {
+    for (size_t i; (i = next++) < problems.size();) {
+      try {
+        for (auto &g : gate(problems[i], options)) {
+          std::lock_guard held(lock);
+          exact += g.figures.exact_elements, kernels++;
+        }
+      } catch (const std::exception &e) {
+        std::lock_guard held(lock);
+        failures.push_back(fmt::format("\"{}\": {}", problems[i].str(), e.what()));
+      }
+    }
+  };
+  std::thread other(work);
+  work();
+  other.join();
+  for (auto &f : failures) ADD_FAILURE() << f;
+  EXPECT_GT(exact, 0);
+  std::cout << fmt::format("{} problems, {} kernels, {} elements exact\n", problems.size(), kernels, exact);
+}
+
+// Splits the random problems over several tests, so that they can run beside each other.
+void gate_random(int part) {
+  const char *count = std::getenv("CONVSMITH_PROBLEMS");
+  const int problems = (count ? std::atoi(count) : 300) / 4;
+  const std::uint64_t seed = test_seed();
+  std::cout << fmt::format("CONVSMITH_SEED={}\n", seed);
+  std::mt19937_64 random(seed * 4 + std::uint64_t(part));
+  std::vector<Problem> list;
+  for (int i = 0; i < problems; i++) list.push_back(random_problem(random));
+  GateOptions o;
+  o.seed = seed;
+  o.most_products = 4'000'000;
+  gate_all(list, o);
+}
+
+TEST(Gate, RandomProblemsFirstQuarter) { gate_random(0); }
+TEST(Gate, RandomProblemsSecondQuarter) { gate_random(1); }
+TEST(Gate, RandomProblemsThirdQuarter) { gate_random(2); }
+TEST(Gate, RandomProblemsLastQuarter) { gate_random(3); }
+
+// Real layers, cut down: large enough for every schedule's parallel loops, cuts and copies.
+TEST(Gate, LayersAtEverySchedule) {
+  std::vector<Problem> list;
+  for (const char *text : {
+           "ic=64 oc=64 in=28x28 kernel=3 pad=1 bias=1",
+           "ic=64 oc=128 in=28x28 kernel=1",
+           "ic=32 oc=64 in=29x31 kernel=3 stride=2 pad=1",
+           "ic=3 oc=64 in=57x57 kernel=7 stride=2 pad=3",
+           "ic=128 oc=128 in=7x7 kernel=3 pad=1",
+           "ic=64 oc=64 groups=64 in=40x40 kernel=3 pad=1",
+           "ic=24 oc=24 in=2000 kernel=9 dilation=4 pad=16",
+           "ic=16 oc=16 in=8x20x20 kernel=3 pad=1",
+           "n=4 ic=16 oc=24 in=20x20 kernel=5 pad=2 layout=channels_first",
+           "n=3 in=120x130 kernel=5 pad=2 border=replicate",
+           "ic=50 oc=10 in=17x31 kernel=3 pad=1",
+       })
+    list.push_back(Problem::parse(text));
+  gate_all(list, {});
+}
+
+TEST(Gate, KnobsAtTheirExtremes) {
+  std::vector<Problem> list;
+  for (const char *text : {
+           "ic=5 oc=19 in=13x17 kernel=3x2 stride=2x1 pad=1 bias=1",
+           "ic=9 oc=16 groups=1 in=40 kernel=5 dilation=2 pad=3:1",
+           "ic=16 oc=16 groups=16 in=24x24 kernel=3 pad=1",
+       })
+    list.push_back(Problem::parse(text));
+  GateOptions o;
+  o.extremes = true;
+  if (!std::getenv("CONVSMITH_LONG")) o.passes = {PassKind::forward, PassKind::input_gradient, PassKind::weight_gradient};
+  gate_all(list, o);
+}
+
+// Without the generated assertions, as libraries are emitted.
+TEST(Gate, WithoutAssertions) {
+  std::vector<Problem> list;
+  for (const char *text : {"in=6x8 kernel=1x2", "ic=3 oc=5 in=9x7 kernel=3 pad=1 bias=1 activation=relu", "ic=16 oc=16 in=12x12 kernel=1"})
+    list.push_back(Problem::parse(text));
+  GateOptions o;
+  o.assertions = false;
+  gate_all(list, o);
+}
+
+}  // namespace
+}  // namespace convsmith

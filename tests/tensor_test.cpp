@@ -1,0 +1,229 @@
+// Shapes, memory orders, views and the checks of a tensor; the 16-bit formats.
+#include "convsmith/tensor.h"
+#include <gtest/gtest.h>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include "convsmith/error.h"
+#include "convsmith/half.h"
+
+namespace convsmith {
+namespace {
+
+// 0, 1, 2, … in logical order.
+void count_up(const Tensor &tensor) {
+  const Shape shape = tensor.shape();
+  Shape index(shape.size(), 0);
+  for (std::int64_t i = 0; i < tensor.elements(); i++) {
+    std::int64_t rest = i;
+    for (std::size_t axis = shape.size(); axis-- > 0;) {
+      index[axis] = rest % shape[axis];
+      rest /= shape[axis];
+    }
+    tensor.at(index) = static_cast<float>(i);
+  }
+}
+
+convsmith_tensor descriptor(const Shape &shape, const Shape &strides) {
+  convsmith_tensor result{nullptr, CONVSMITH_F32, static_cast<std::int32_t>(shape.size()), {}, {}};
+  for (std::size_t i = 0; i < shape.size(); i++) {
+    result.extent[i] = shape[i];
+    result.stride[i] = strides[i];
+  }
+  return result;
+}
+
+const Shape image{2, 3, 4, 5};
+const convsmith_tensor channels_last = descriptor(image, {60, 1, 15, 3});
+
+TEST(Tensor, IsRowMajorZeroAndAligned) {
+  for (std::int64_t width = 1; width < 40; width++) {
+    const Tensor t({3, 2, width});
+    EXPECT_EQ(t.strides(), (Shape{2 * width, width, 1}));
+    EXPECT_EQ(t.elements(), 6 * width);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(t.data<void>()) % 64, 0u);
+    for (std::int64_t i = 0; i < t.elements(); i++) ASSERT_EQ(t.data<float>()[i], 0);
+  }
+}
+
+TEST(Tensor, ScalarsAndEmptyTensors) {
+  const Tensor scalar(Shape{});
+  EXPECT_EQ(scalar.elements(), 1);
+  scalar.fill(3);
+  EXPECT_EQ(scalar.at({}), 3);
+  const Tensor empty(Shape{0, 3, 5});
+  EXPECT_TRUE(empty.defined());
+  EXPECT_EQ(empty.elements(), 0);
+  empty.fill(1);
+  EXPECT_EQ(empty.clone().shape(), (Shape{0, 3, 5}));
+  EXPECT_EQ(empty.first_not_finite(), -1);
+  const Tensor none;
+  EXPECT_FALSE(none.defined());
+  EXPECT_FALSE(none.clone().defined());
+  EXPECT_EQ(none.elements(), 0);
+}
+
+TEST(Tensor, TakesTheMemoryOrderOfADescriptor) {
+  const Tensor t(channels_last);
+  EXPECT_EQ(t.strides(), (Shape{60, 1, 15, 3}));
+  // Padded rows are packed; an axis of extent 1 keeps its stride; equal strides leave the logical order.
+  EXPECT_EQ(Tensor(descriptor({2, 3, 4}, {100, 1, 10})).strides(), (Shape{12, 1, 3}));
+  EXPECT_EQ(Tensor(descriptor({2, 1, 4, 5}, {20, 1, 5, 1})).strides(), (Shape{20, 1, 5, 1}));
+  EXPECT_EQ(Tensor(descriptor({2, 3, 4}, {1, 1, 1})).strides(), (Shape{12, 4, 1}));
+}
+
+TEST(Tensor, CopiesShareAndClonesDoNot) {
+  const Tensor t(channels_last);
+  const Tensor shared = t, cloned = t.clone();  // NOLINT(performance-unnecessary-copy-initialization)
+  t.at({1, 2, 3, 4}) = 7;
+  EXPECT_EQ(shared.at({1, 2, 3, 4}), 7);
+  EXPECT_EQ(cloned.at({1, 2, 3, 4}), 0);
+  EXPECT_EQ(cloned.strides(), t.strides());
+}
+
+TEST(Tensor, CopiesBetweenMemoryOrders) {
+  const Tensor from(image), to(channels_last), back(image);
+  count_up(from);
+  to.copy_from(from);
+  for (std::int64_t c = 0; c < 3; c++) EXPECT_EQ(to.at({1, c, 2, 3}), from.at({1, c, 2, 3}));
+  EXPECT_EQ(to.data<float>()[1], 20);  // the second channel of the first pixel
+  back.copy_from(to);
+  for (std::int64_t i = 0; i < from.elements(); i++) ASSERT_EQ(back.data<float>()[i], static_cast<float>(i));
+}
+
+TEST(Tensor, ViewsStridedMemory) {
+  std::vector<float> memory(20);
+  for (std::size_t i = 0; i < memory.size(); i++) memory[i] = static_cast<float>(i);
+  const Tensor view = Tensor::view(memory.data() + 3, CONVSMITH_F32, {2, 4}, {10, -1});
+  EXPECT_EQ(view.at({1, 2}), 11);
+  const Tensor dense(view.shape());
+  dense.copy_from(view);
+  EXPECT_EQ(dense.at({1, 2}), 11);
+  view.fill(-1);
+  EXPECT_EQ(memory[13], -1);
+  EXPECT_EQ(memory[14], 14);
+  EXPECT_THROW(Tensor::view(nullptr, CONVSMITH_F32, {2}, {1}), Error);
+  EXPECT_THROW(Tensor::view(memory.data(), CONVSMITH_F32, {2}, {1, 1}), Error);
+}
+
+TEST(Tensor, PermutesAndReshapes) {
+  Tensor permuted;
+  {
+    const Tensor t(image);
+    count_up(t);
+    permuted = t.permuted({0, 2, 3, 1});
+    EXPECT_EQ(permuted.shape(), (Shape{2, 4, 5, 3}));
+    EXPECT_EQ(permuted.at({1, 2, 3, 0}), t.at({1, 0, 2, 3}));
+    EXPECT_EQ(t.reshaped({6, 1, 20}).at({5, 0, 19}), 119);
+    EXPECT_EQ(t.reshaped({1, 2, 3, 4, 5, 1}).at({0, 1, 2, 3, 4, 0}), 119);
+    EXPECT_THROW(t.reshaped({6, 19}), Error);
+    EXPECT_THROW(permuted.reshaped({120}), Error);
+    EXPECT_THROW(t.permuted({0, 1, 2, 2}), Error);
+    EXPECT_THROW(t.permuted({0, 1, 2}), Error);
+  }
+  EXPECT_EQ(permuted.at({1, 3, 4, 2}), 119);  // the view keeps the memory alive
+}
+
+TEST(Tensor, FitsSharesAndCopies) {
+  const Tensor row_major(image), last(channels_last);
+  count_up(row_major);
+  EXPECT_TRUE(last.fits(channels_last));
+  EXPECT_FALSE(row_major.fits(channels_last));
+  EXPECT_EQ(last.ordered_like(channels_last).data<void>(), last.data<void>());
+  const Tensor copy = row_major.ordered_like(channels_last);
+  EXPECT_EQ(copy.strides(), last.strides());
+  EXPECT_EQ(copy.at({1, 2, 3, 4}), 119);
+  // One channel: nothing moves, but the channel's stride becomes what the descriptor says.
+  const Tensor grey({2, 1, 4, 5});
+  const Tensor same = grey.ordered_like(descriptor({2, 1, 4, 5}, {20, 1, 5, 1}));
+  EXPECT_EQ(same.data<void>(), grey.data<void>());
+  EXPECT_EQ(same.strides(), (Shape{20, 1, 5, 1}));
+  // An extent known only when run.
+  EXPECT_TRUE(last.fits(descriptor({run_time, 3, 4, 5}, {60, 1, 15, 3})));
+  EXPECT_THROW(last.ordered_like(descriptor({3, 3, 4, 5}, {60, 1, 15, 3})), Error);
+}
+
+TEST(Tensor, FillsEveryType) {
+  const auto filled = [](convsmith_type type) {
+    const Tensor t({3, 3}, type);
+    t.fill(100);
+    return t;
+  };
+  EXPECT_EQ(filled(CONVSMITH_F32).data<float>()[8], 100);
+  EXPECT_EQ(filled(CONVSMITH_F16).data<std::uint16_t>()[8], 0x5640);
+  EXPECT_EQ(filled(CONVSMITH_BF16).data<std::uint16_t>()[8], 0x42c8);
+  EXPECT_EQ(filled(CONVSMITH_U8).data<std::uint8_t>()[8], 100);
+  EXPECT_EQ(filled(CONVSMITH_S8).data<std::int8_t>()[8], 100);
+  EXPECT_EQ(filled(CONVSMITH_I32).data<std::int32_t>()[8], 100);
+  EXPECT_THROW(Tensor({1}, CONVSMITH_U8).fill(256), Error);
+  EXPECT_THROW(Tensor({1}, CONVSMITH_U8).fill(-1), Error);
+  EXPECT_THROW(Tensor({1}, CONVSMITH_S8).fill(0.5f), Error);
+  EXPECT_THROW(Tensor({1}, CONVSMITH_I32).fill(std::numeric_limits<float>::quiet_NaN()), Error);
+}
+
+TEST(Tensor, FindsTheFirstNumberThatIsNotFinite) {
+  const Tensor t(channels_last);
+  EXPECT_EQ(t.first_not_finite(), -1);
+  t.at({1, 2, 0, 0}) = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(t.first_not_finite(), 100);
+  t.at({1, 1, 0, 1}) = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(t.first_not_finite(), 81);
+  EXPECT_THROW((void)Tensor({1}, CONVSMITH_U8).first_not_finite(), Error);
+}
+
+TEST(Tensor, RefusesShapesThatDoNotFit) {
+  const std::int64_t large = std::numeric_limits<std::int32_t>::max();
+  EXPECT_THROW(Tensor({large + 1}), Error);
+  EXPECT_THROW(Tensor({-1}), Error);
+  EXPECT_THROW(Tensor({large, large}), Error);
+  EXPECT_THROW(Tensor({large, large, large, 0}), Error);
+  EXPECT_THROW(Tensor(Shape(10, 1)), Error);
+  EXPECT_THROW(Tensor({2, 65536, 65536}), Error);  // a stride of 2^32
+  EXPECT_THROW(Tensor({2}, static_cast<convsmith_type>(17)), Error);
+  EXPECT_THROW((void)Tensor({2}).extent(1), Error);
+  EXPECT_THROW(Tensor({2}).copy_from(Tensor({3})), Error);
+  EXPECT_THROW(Tensor({2}).copy_from(Tensor({2}, CONVSMITH_I32)), Error);
+}
+
+TEST(Tensor, DescribesItselfToC) {
+  const Tensor t(channels_last);
+  const convsmith_tensor c = t.c();
+  EXPECT_EQ(c.data, t.data<void>());
+  EXPECT_EQ(c.rank, 4);
+  EXPECT_EQ(c.extent[3], 5);
+  EXPECT_EQ(c.stride[3], 3);
+  EXPECT_EQ(t.buffer().dim(0).extent(), 5);  // Halide counts from the innermost
+  EXPECT_EQ(t.buffer().dim(2).stride(), 1);
+}
+
+TEST(Half, EveryFloat16SurvivesTheRoundTrip) {
+  for (std::uint32_t bits = 0; bits < 65536; bits++) {
+    const auto half = static_cast<std::uint16_t>(bits);
+    const float wide = from_float16(half);
+    if (std::isnan(wide)) {
+      ASSERT_TRUE(std::isnan(from_float16(to_float16(wide)))) << bits;
+    } else {
+      ASSERT_EQ(to_float16(wide), half) << bits;
+    }
+  }
+  EXPECT_EQ(from_float16(0x3c00), 1.0f);
+  EXPECT_EQ(from_float16(0x0001), 0x1p-24f);
+  EXPECT_EQ(from_float16(0xfbff), -65504.0f);
+}
+
+TEST(Half, RoundsToNearestEven) {
+  EXPECT_EQ(to_float16(2049.0f), to_float16(2048.0f));
+  EXPECT_EQ(to_float16(2051.0f), to_float16(2052.0f));
+  EXPECT_EQ(to_float16(65519.0f), 0x7bff);
+  EXPECT_EQ(to_float16(65520.0f), 0x7c00);
+  EXPECT_EQ(to_float16(0x1p-25f), 0);
+  EXPECT_EQ(to_float16(0x1.8p-25f), 1);
+  EXPECT_EQ(to_bfloat16(257.0f), to_bfloat16(256.0f));
+  EXPECT_EQ(to_bfloat16(259.0f), to_bfloat16(260.0f));
+  EXPECT_EQ(from_bfloat16(to_bfloat16(-1.5f)), -1.5f);
+  EXPECT_TRUE(std::isnan(from_bfloat16(to_bfloat16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+}  // namespace
+}  // namespace convsmith

@@ -1,0 +1,293 @@
+/* ---- The same in every library: checks, dispatch, memory, threads. ---- */
+
+/* The layout of Halide's own descriptor, halide_buffer_t. */
+typedef struct {
+  int32_t min, extent, stride;
+  uint32_t flags;
+} halide_dim;
+typedef struct {
+  uint64_t device;
+  const void *device_interface;
+  uint8_t *host;
+  uint64_t flags;
+  uint8_t type_code, type_bits;
+  uint16_t type_lanes;
+  int32_t dimensions;
+  halide_dim *dim;
+  void *padding;
+} halide_buffer;
+
+/* Of the run-time that is linked into this library, all of it private. */
+typedef int (*task_function)(void *call, int index, uint8_t *closure);
+typedef int (*do_par_for_function)(void *call, task_function task, int min, int size, uint8_t *closure);
+extern do_par_for_function halide_set_custom_do_par_for(do_par_for_function f);
+extern int halide_default_do_par_for(void *call, task_function task, int min, int size, uint8_t *closure);
+extern int halide_set_num_threads(int n);
+extern int halide_host_cpu_count(void);
+void halide_error(void *call, const char *message);
+void *halide_malloc(void *call, size_t bytes);
+void halide_free(void *call, void *memory);
+
+/* What a running kernel knows of its caller: Halide's user context. */
+typedef struct {
+  convsmith_error *error;
+  int reported;
+} call_state;
+
+static convsmith_allocator the_allocator;
+static convsmith_parallel_for the_parallel_for;
+static void *the_parallel_for_user;
+static int32_t the_level = -1;   /* not chosen yet */
+static int32_t the_threads = -1; /* not set yet */
+
+static convsmith_status fail(convsmith_error *error, convsmith_status status, const char *format, ...) {
+  if (error) {
+    va_list arguments;
+    error->status = status;
+    va_start(arguments, format);
+    vsnprintf(error->message, sizeof error->message, format, arguments);
+    va_end(arguments);
+  }
+  return status;
+}
+
+/* Called by kernels, maybe from several threads at once: the first message is kept. */
+void halide_error(void *call, const char *message) {
+  call_state *state = (call_state *)call;
+  if (!state || __atomic_exchange_n(&state->reported, 1, __ATOMIC_ACQ_REL)) return;
+  fail(state->error, CONVSMITH_FAILED, "%s", message);
+}
+
+/* 128-byte alignment, and a margin on both sides that vectors may touch. */
+void *halide_malloc(void *call, size_t bytes) {
+  const size_t margin = 256;
+  char *memory, *aligned;
+  (void)call;
+  if (bytes > SIZE_MAX - margin) return NULL;
+  memory = (char *)(the_allocator.allocate ? the_allocator.allocate(the_allocator.user, bytes + margin)
+                                           : malloc(bytes + margin));
+  if (!memory) return NULL;
+  aligned = (char *)(((uintptr_t)memory + 191) & ~(uintptr_t)127); /* at least 64 bytes in, 65 left behind */
+  memcpy(aligned - sizeof memory, &memory, sizeof memory);
+  return aligned;
+}
+
+void halide_free(void *call, void *aligned) {
+  char *memory;
+  (void)call;
+  if (!aligned) return;
+  memcpy(&memory, (char *)aligned - sizeof memory, sizeof memory);
+  if (the_allocator.release) the_allocator.release(the_allocator.user, memory);
+  else free(memory);
+}
+
+typedef struct {
+  void *call;
+  task_function task;
+  int min;
+  uint8_t *closure;
+} loop_state;
+
+static int loop_body(void *context, int32_t i) {
+  const loop_state *loop = (const loop_state *)context;
+  return loop->task(loop->call, loop->min + i, loop->closure);
+}
+
+static int callers_do_par_for(void *call, task_function task, int min, int size, uint8_t *closure) {
+  loop_state loop;
+  loop.call = call, loop.task = task, loop.min = min, loop.closure = closure;
+  return the_parallel_for(the_parallel_for_user, loop_body, &loop, size);
+}
+
+/* ---- Instruction levels ---- */
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+typedef struct {
+  unsigned leaf, subleaf;
+  int reg; /* 0: eax, 1: ebx, 2: ecx, 3: edx */
+  unsigned bits;
+} feature;
+
+static int has(const feature *features, size_t count, unsigned state) {
+  unsigned r[4], low, high;
+  size_t i;
+  if (!__get_cpuid(1, &r[0], &r[1], &r[2], &r[3]) || !(r[2] & (1u << 27))) return 0; /* the system saves no AVX state */
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  (void)high;
+  if ((low & state) != state) return 0;
+  for (i = 0; i < count; i++) {
+    if (!__get_cpuid_count(features[i].leaf, features[i].subleaf, &r[0], &r[1], &r[2], &r[3])) return 0;
+    if ((r[features[i].reg] & features[i].bits) != features[i].bits) return 0;
+  }
+  return 1;
+}
+
+static int supports_level(int32_t level) {
+  /* Everything that the compiler may use at a level, not only what Halide names: x86-64-v3, x86-64-v4, and the latter
+     with IFMA, VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ and BF16. */
+  static const feature avx2[] = {
+      {1, 0, 2, 1u << 0 | 1u << 9 | 1u << 12 | 1u << 19 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 28 | 1u << 29},
+      {7, 0, 1, 1u << 3 | 1u << 5 | 1u << 8},
+      {0x80000001u, 0, 2, 1u << 5}};
+  static const feature avx512[] = {{7, 0, 1, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31}};
+  static const feature vnni[] = {{7, 0, 1, 1u << 21},
+                                 {7, 0, 2, 1u << 1 | 1u << 6 | 1u << 11 | 1u << 12 | 1u << 14},
+                                 {7, 1, 0, 1u << 5}};
+  const char *name = level_names[level];
+  if (!strcmp(name, "x86-64")) return 1;
+  if (!has(avx2, sizeof avx2 / sizeof *avx2, 0x6)) return 0;
+  if (!strcmp(name, "x86-64-avx2")) return 1;
+  if (!has(avx512, sizeof avx512 / sizeof *avx512, 0xe6)) return 0;
+  if (!strcmp(name, "x86-64-avx512")) return 1;
+  return has(vnni, sizeof vnni / sizeof *vnni, 0xe6) && !strcmp(name, "x86-64-avx512-vnni");
+}
+#else
+static int supports_level(int32_t level) { return level == 0; }
+#endif
+
+/* The best level that this processor has; LEVELS where it has none. Every caller finds the same. */
+static int32_t chosen_level(void) {
+  int32_t level = __atomic_load_n(&the_level, __ATOMIC_ACQUIRE);
+  if (level >= 0) return level;
+  for (level = 0; level < LEVELS && !supports_level(level); level++) {}
+  __atomic_store_n(&the_level, level, __ATOMIC_RELEASE);
+  return level;
+}
+
+static convsmith_status select_level(int32_t level, convsmith_error *error) {
+  if (level < 0 || level >= LEVELS)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "level: expected 0 to %d, got %d", LEVELS - 1, (int)level);
+  if (!supports_level(level))
+    return fail(error, CONVSMITH_UNSUPPORTED, "level %s: this processor lacks some of its instructions",
+                level_names[level]);
+  __atomic_store_n(&the_level, level, __ATOMIC_RELEASE);
+  return CONVSMITH_OK;
+}
+
+static void select_threads(int32_t threads) {
+  const int n = threads > 0 ? threads : halide_host_cpu_count();
+  halide_set_num_threads(n);
+  __atomic_store_n(&the_threads, n, __ATOMIC_RELEASE);
+}
+
+/* ---- Calls ---- */
+
+static const char *const type_names[] = {"f32", "f16", "bf16", "u8", "s8", "i32"};
+static const uint8_t type_codes[] = {2, 2, 3, 1, 0, 0}, type_bits[] = {32, 16, 16, 8, 8, 32};
+
+static void describe(const argument_spec *a, convsmith_tensor *t) {
+  int i;
+  memset(t, 0, sizeof *t);
+  t->type = a->type, t->rank = a->rank;
+  for (i = 0; i < a->rank; i++) t->extent[i] = a->extent[i], t->stride[i] = a->stride[i];
+}
+
+/* Type, rank and extents are the kernel's. The innermost `fixed` axes lie densely; of the others, one must clear what
+   lies within it, and every stride must fit Halide's 32 bits. Where nothing is fixed (packing reads any order) any
+   stride that fits will do. */
+static convsmith_status check(const pass_spec *p, const argument_spec *a, const convsmith_tensor *t,
+                              convsmith_error *error) {
+  int i;
+  int64_t clear = 1;
+  if (!t->data)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected data, got a null pointer", p->function, a->name);
+  if (t->type != a->type || t->rank != a->rank)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected %s of %d axes, got %s of %d", p->function, a->name,
+                type_names[a->type], a->rank, t->type < 0 || t->type > 5 ? "an unknown type" : type_names[t->type],
+                (int)t->rank);
+  if ((uintptr_t)t->data % (uintptr_t)(type_bits[a->type] / 8))
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: the data is not aligned to its elements", p->function, a->name);
+  for (i = 0; i < a->rank; i++)
+    if (t->extent[i] != a->extent[i])
+      return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected %lld elements, got %lld", p->function,
+                  a->name, i, (long long)a->extent[i], (long long)t->extent[i]);
+  for (i = 0; i < a->rank; i++) {
+    const int axis = a->memory[i];
+    const int64_t stride = t->stride[axis], extent = a->extent[axis];
+    if (i < a->fixed ? extent > 1 && stride != a->stride[axis] : a->fixed && extent > 1 && stride < clear)
+      return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected a stride of %s%lld, got %lld", p->function,
+                  a->name, axis, i < a->fixed ? "" : "at least ",
+                  (long long)(i < a->fixed ? a->stride[axis] : clear), (long long)stride);
+    if (extent > 1 && (stride > INT32_MAX || stride < -INT32_MAX || stride > INT64_MAX / 4 / extent ||
+                       stride < INT64_MIN / 4 / extent || stride * (extent - 1) > INT32_MAX ||
+                       stride * (extent - 1) < -INT32_MAX))
+      return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: a stride of %lld leads past 2^31 elements",
+                  p->function, a->name, axis, (long long)stride);
+    if (i < a->fixed) clear = a->stride[axis] * extent;
+    else if (stride > 0) clear = stride * extent;
+  }
+  /* Halide addresses a whole tensor with 32 bits too. */
+  clear = 0;
+  for (i = 0; i < a->rank; i++)
+    if (a->extent[i] > 1) clear += (t->stride[i] < 0 ? -t->stride[i] : t->stride[i]) * (a->extent[i] - 1);
+  if (clear > INT32_MAX)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: the tensor spans more than 2^31 elements", p->function, a->name);
+  return CONVSMITH_OK;
+}
+
+/* First and last byte that a tensor touches; 0 where it has gaps, in which another tensor may lie. */
+static int span(const convsmith_tensor *t, uintptr_t *first, uintptr_t *last) {
+  int i;
+  int64_t elements = 1;
+  const intptr_t bytes = type_bits[t->type] / 8;
+  *first = *last = (uintptr_t)t->data;
+  for (i = 0; i < t->rank; i++) {
+    const intptr_t reach = (intptr_t)(t->stride[i] * (t->extent[i] - 1)) * bytes;
+    if (reach < 0) *first += (uintptr_t)reach;
+    else *last += (uintptr_t)reach;
+    elements *= t->extent[i];
+  }
+  *last += (uintptr_t)bytes - 1;
+  return *last - *first + 1 == (uintptr_t)elements * (uintptr_t)bytes;
+}
+
+static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *tensors, convsmith_error *error) {
+  halide_buffer buffers[MOST_ARGUMENTS];
+  halide_dim dims[MOST_ARGUMENTS][CONVSMITH_MAX_RANK];
+  void *arguments[MOST_ARGUMENTS + 1];
+  call_state state;
+  void *context = &state;
+  const int32_t level = chosen_level();
+  int i, o, d, code;
+  if (level >= LEVELS)
+    return fail(error, CONVSMITH_UNSUPPORTED, "%s: this processor has none of the levels in the library", p->function);
+  if (!tensors) return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: expected arguments, got a null pointer", p->function);
+  for (i = 0; i < p->arguments; i++) {
+    const convsmith_status status = check(p, &p->argument[i], &tensors[i], error);
+    if (status != CONVSMITH_OK) return status;
+  }
+  for (o = p->arguments - p->outputs; o < p->arguments; o++)
+    for (i = 0; i < o; i++) {
+      uintptr_t first, last, from, to;
+      if (span(&tensors[o], &first, &last) && span(&tensors[i], &from, &to) && first <= to && from <= last)
+        return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s must not overlap %s", p->function, p->argument[o].name,
+                    p->argument[i].name);
+    }
+  for (i = 0; i < p->arguments; i++) {
+    const argument_spec *a = &p->argument[i];
+    halide_buffer *b = &buffers[i];
+    memset(b, 0, sizeof *b);
+    b->host = (uint8_t *)tensors[i].data;
+    b->type_code = type_codes[a->type], b->type_bits = type_bits[a->type], b->type_lanes = 1;
+    b->dimensions = a->dims, b->dim = dims[i];
+    for (d = 0; d < a->dims; d++) {
+      const dim_spec *spec = &a->dim[d];
+      /* The stride of an axis of one element is free: give the kernel the one it knows. */
+      const int64_t stride =
+          a->extent[spec->axis] > 1 ? tensors[i].stride[spec->axis] : a->stride[spec->axis];
+      dims[i][d].min = 0, dims[i][d].extent = spec->extent, dims[i][d].flags = 0;
+      dims[i][d].stride = (int32_t)(stride * spec->multiple);
+    }
+    arguments[i + 1] = b;
+  }
+  if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);
+  state.error = error, state.reported = 0;
+  arguments[0] = &context;
+  code = p->kernel[level](arguments);
+  if (code == 0) return CONVSMITH_OK;
+  if (code == -11) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
+  if (!state.reported) return fail(error, CONVSMITH_FAILED, "%s: the kernel returned %d", p->function, code);
+  return CONVSMITH_FAILED;
+}

@@ -1,0 +1,46 @@
+#include "kernel_job.h"
+#include "convsmith/error.h"
+#include "tools/support/process.h"
+#include <fmt/format.h>
+
+namespace convsmith {
+namespace {
+
+// A kernel of the largest tile takes seconds; ten minutes is a compiler that hangs.
+constexpr double most_seconds = 600;
+
+nlohmann::json ask_worker(const nlohmann::json &request, const std::string &about) {
+  ProcessOptions options;
+  options.input = request.dump();
+  options.timeout_s = most_seconds;
+  const ProcessResult r = run_process({own_executable(), "kernel-worker"}, options);
+  std::string line = r.err.substr(0, r.err.find('\n'));
+  if (r.timed_out) throw InternalError(fmt::format("{}: the compiler took more than {} seconds", about, most_seconds));
+  if (r.signal) throw InternalError(fmt::format("{}: the compiler died of signal {}", about, r.signal));
+  if (r.exit_code == 2) throw Error(line);
+  if (r.exit_code) throw InternalError(fmt::format("{}: {}", about, line));
+  return nlohmann::json::parse(r.out);
+}
+
+}  // namespace
+
+std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &jobs) {
+  if (jobs.empty()) return {};
+  return ask_worker({{"what", "kernels"}, {"jobs", jobs}}, fmt::format("{} of \"{}\"", jobs[0].pass, jobs[0].problem))
+      .get<std::vector<KernelResult>>();
+}
+
+KernelResult compile_kernel(const KernelJob &job) { return compile_kernels_in_one_child({job})[0]; }
+
+void compile_runtime(const std::string &target, const std::string &object) {
+  ask_worker({{"what", "runtime"}, {"target", target}, {"object", object}}, "the run-time of " + target);
+}
+
+std::vector<std::vector<Candidate>> candidates(const std::string &problem, const std::vector<std::string> &passes,
+                                               const std::string &target, bool extremes) {
+  return ask_worker({{"what", "candidates"}, {"problem", problem}, {"passes", passes}, {"target", target}, {"extremes", extremes}},
+                    fmt::format("\"{}\"", problem))
+      .get<std::vector<std::vector<Candidate>>>();
+}
+
+}  // namespace convsmith

@@ -1,0 +1,76 @@
+// One kernel to compile: what to make, and what came of it. The compiler runs in a fresh child process a kernel, so
+// that the same problem gives the same bytes whoever asks, and a compiler crash is an error message.
+#pragma once
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace convsmith {
+
+struct KernelJob {
+  std::string problem, pass;
+  std::string target;                // a level name
+  std::string cpu;                   // tuned for: a CPU's name, or "*"
+  std::string records;               // folder; empty: the built-in ones
+  std::string schedule, knobs;       // empty: chosen by record or rule
+  int panel = 0;                     // for pack_weight: what the pass it packs for was given
+  std::string weight;                // .npy in the order of files, made a constant; empty: an argument
+  std::string function;              // symbol
+  std::string object;                // file to write
+  std::string assembly, loop_nest;   // files to write, or empty
+  bool assertions = false;           // keep the generated assertions where they could be left out
+};
+
+struct KernelArgument {
+  struct Dim {
+    int axis, extent, multiple;
+  };
+  std::string name;
+  std::vector<std::int64_t> shape, strides;  // logical; strides as `init` gives them
+  std::vector<int> memory;                   // logical axes, innermost first
+  int fixed = 0;                             // of `memory`, how many strides may not differ
+  std::vector<Dim> dims;
+};
+
+struct KernelResult {
+  std::string schedule, knobs, why;
+  int version = 0, panel = 0;
+  std::vector<KernelArgument> arguments;
+  int outputs = 1;
+  std::int64_t serial_bytes = 0, task_bytes = 0;  // of workspace: once, and a thread
+  std::int64_t object_bytes = 0;
+};
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelJob, problem, pass, target, cpu, records, schedule, knobs, panel, weight,
+                                   function, object, assembly, loop_nest, assertions)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument::Dim, axis, extent, multiple)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument, name, shape, strides, memory, fixed, dims)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelResult, schedule, knobs, why, version, panel, arguments, outputs,
+                                   serial_bytes, task_bytes, object_bytes)
+
+/// A schedule with one setting of its knobs, to be tried.
+struct Candidate {
+  std::string schedule, knobs;
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Candidate, schedule, knobs)
+
+/// The child's side: reads a request from standard input, writes the answer to standard output. Never returns an
+/// exception; the exit status is 0, 2 (bad input) or 3 (a fault of the compiler or ours), with one line on stderr.
+int kernel_worker();
+
+/// The parent's side. Throw Error with the child's own line where it failed on the input, InternalError where it died.
+KernelResult compile_kernel(const KernelJob &);
+std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &);
+void compile_runtime(const std::string &target, const std::string &object);
+/// For each pass, every schedule that supports it, at its presets and, where `extremes`, at each knob's ends.
+std::vector<std::vector<Candidate>> candidates(const std::string &problem, const std::vector<std::string> &passes,
+                                               const std::string &target, bool extremes);
+
+/// A fault of ours, not of the input: exit status 3.
+class InternalError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace convsmith

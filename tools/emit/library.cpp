@@ -1,0 +1,275 @@
+#include "library.h"
+#include "c_layer.h"
+#include "convsmith/error.h"
+#include "convsmith/file.h"
+#include "convsmith/library.h"
+#include "schedules/levels.h"
+#include "schedules/records.h"
+#include "tools/support/cache.h"
+#include "tools/support/interrupt.h"
+#include "tools/support/process.h"
+#include "tools/verify/certificate.h"
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <unistd.h>
+
+namespace fs = std::filesystem;
+
+namespace convsmith {
+
+extern const char *const version_text;
+
+namespace {
+
+// A folder of our own beside the result, so that publishing is a rename; gone whatever happens.
+class Staging {
+ public:
+  explicit Staging(const std::string &folder) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    std::string pattern = folder + "/.convsmith-XXXXXX";
+    if (!mkdtemp(pattern.data()))
+      throw Error(fmt::format("{}: expected a folder that can be written, got: {}", folder, std::generic_category().message(errno)));
+    path_ = pattern;
+  }
+  ~Staging() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  Staging(const Staging &) = delete;
+  Staging &operator=(const Staging &) = delete;
+  std::string operator/(const std::string &name) const { return path_ + "/" + name; }
+  const std::string &path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Runs jobs on as many threads as the machine has processors; each job is a child process. The first error wins.
+void in_parallel(size_t count, const std::function<void(size_t)> &job) {
+  std::atomic<size_t> next = 0;
+  std::exception_ptr failure;
+  std::mutex lock;
+  auto work = [&] {
+    for (size_t i; (i = next++) < count;) try {
+        job(i);
+      } catch (...) {
+        std::lock_guard held(lock);
+        if (!failure) failure = std::current_exception();
+        next = count;
+      }
+  };
+  std::vector<std::thread> threads;
+  for (size_t t = 1; t < std::min<size_t>(count, std::max(1u, std::thread::hardware_concurrency())); t++) threads.emplace_back(work);
+  work();
+  for (auto &t : threads) t.join();
+  if (failure) std::rethrow_exception(failure);
+}
+
+void run_tool(const std::vector<std::string> &command, const std::string &what) {
+  ProcessOptions options;
+  options.timeout_s = 300;
+  const ProcessResult r = run_process(command, options);
+  if (r.timed_out || r.signal || r.exit_code)
+    throw Error(fmt::format("{}: \"{}\" failed: {}", what, command[0], r.err.substr(0, r.err.find('\n'))));
+}
+
+// The linker or objcopy that belongs to a compiler.
+std::string tool_of(const std::string &cc, const std::string &tool) {
+  const ProcessResult r = run_process({cc, "-print-prog-name=" + tool}, {});
+  if (r.exit_code) throw Error(fmt::format("--cc {}: expected a C compiler, got: {}", cc, r.err.substr(0, r.err.find('\n'))));
+  const std::string found = r.out.substr(0, r.out.find('\n'));
+  return found.empty() ? tool : found;
+}
+
+// Of this program's own bytes: whatever it makes may change when it does.
+std::string tool_fingerprint() {
+  static const std::string fingerprint = [] {
+    std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+    for (const char c : read_file(own_executable())) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    return fmt::format("convsmith {} {:016x}", version_text, hash);
+  }();
+  return fingerprint;
+}
+
+// Halide's run-time as an object: the same for every library of a machine, so it is made once.
+std::string runtime_object() {
+  const std::string target = "x86-64";
+  const std::string key = fmt::format("run-time | {} | halide {} | {}", target, halide_version(), tool_fingerprint());
+  return (Cache::of_user().get(key, [&](const fs::path &folder) { compile_runtime(target, (folder / "runtime.o").string()); }) / "runtime.o").string();
+}
+
+struct Job {
+  size_t pass, level;
+  KernelJob job;
+};
+
+nlohmann::json manifest_of(const EmittedLibrary &lib, const std::vector<KernelRequest> &requests, std::uintmax_t archive_bytes) {
+  nlohmann::json m;
+  m["name"] = lib.name, m["convsmith"] = version_text, m["abi"] = CONVSMITH_ABI, m["halide"] = halide_version();
+  m["levels"] = lib.levels, m["archive_bytes"] = archive_bytes;
+  m["licences"] = {{{"part", "kernels and C layer"}, {"notice", "MIT, the convsmith authors"}},
+                   {{"part", "Halide's run-time"}, {"notice", "MIT, the Halide contributors"}}};
+  for (auto &r : requests) {
+    nlohmann::json k = {{"name", r.name}, {"problem", r.problem.str()}, {"constant_weights", !r.weight.empty()}};
+    for (auto &p : lib.passes) {
+      if (p.kernel != r.name) continue;
+      nlohmann::json pass = {{"pass", p.pass}, {"function", function_name(lib, p)}};
+      for (auto &a : p.levels[0].arguments)
+        pass["arguments"].push_back({{"name", a.name}, {"type", "f32"}, {"extents", a.shape}, {"strides", a.strides}, {"fixed_axes", a.fixed}});
+      for (size_t l = 0; l < lib.levels.size(); l++) {
+        const KernelResult &x = p.levels[l];
+        pass["levels"].push_back({{"level", lib.levels[l]},
+                                  {"schedule", fmt::format("{}@{}", x.schedule, x.version)},
+                                  {"knobs", x.knobs},
+                                  {"why", x.why},
+                                  {"object_bytes", x.object_bytes},
+                                  {"workspace_bytes", {{"call", x.serial_bytes}, {"thread", x.task_bytes}}}});
+      }
+      k["passes"].push_back(pass);
+    }
+    m["kernels"].push_back(k);
+  }
+  return m;
+}
+
+void check_identifier(const std::string &name) {
+  const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
+  if (name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) || !std::all_of(name.begin(), name.end(), word))
+    throw Error(fmt::format("--name: expected letters, digits and _, got \"{}\"", name));
+}
+
+}  // namespace
+
+nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const EmitOptions &o) {
+  check_identifier(o.name);
+  const auto targets = parse_targets(o.targets);
+  EmittedLibrary lib{o.name, {}, {}};
+  for (auto &t : targets) lib.levels.push_back(level_name(t));
+  const std::string own_level = level_name(host_target());
+  const Staging staging(o.folder);
+
+  // Packing comes after the pass it packs for, whose panel it takes.
+  std::vector<Job> jobs, packing;
+  for (auto &r : requests)
+    for (PassKind pass : r.passes) {
+      const bool packs = pass == PassKind::pack_weight || pass == PassKind::pack_weight_for_input_gradient;
+      if (packs && !r.weight.empty()) continue;
+      if (!r.weight.empty() && pass != PassKind::forward && pass != PassKind::input_gradient && pass != PassKind::activation_gradient)
+        throw Error(fmt::format("kernel {}: pass {} makes no sense with constant weights", r.name, pass_name(pass)));
+      lib.passes.push_back({r.name, pass_name(pass), r.problem.str(), std::vector<KernelResult>(targets.size())});
+      for (size_t l = 0; l < targets.size(); l++) {
+        KernelJob job;
+        job.problem = r.problem.str(), job.pass = pass_name(pass), job.target = lib.levels[l];
+        job.cpu = o.tune_for, job.records = o.records, job.assertions = o.assertions;
+        if (job.cpu.empty()) job.cpu = lib.levels[l] == own_level ? this_cpu() : "*";
+        if (const auto forced = r.schedule.find(pass); forced != r.schedule.end())
+          job.schedule = forced->second.schedule, job.knobs = forced->second.knobs;
+        job.weight = r.weight;
+        job.function = kernel_symbol(function_name(lib, lib.passes.back()), l);
+        job.object = staging / (job.function + ".o");
+        (packs ? packing : jobs).push_back({lib.passes.size() - 1, l, job});
+      }
+    }
+  if (lib.passes.empty()) throw Error("emit: expected at least one pass");
+
+  std::atomic<int> done = 0;
+  const int all = int(jobs.size() + packing.size());
+  std::mutex lock;
+  auto compile_all = [&](std::vector<Job> &list) {
+    if (o.one_child) {
+      std::vector<KernelJob> plain;
+      for (auto &j : list) plain.push_back(j.job);
+      const auto results = compile_kernels_in_one_child(plain);
+      for (size_t i = 0; i < list.size(); i++) lib.passes[list[i].pass].levels[list[i].level] = results[i];
+      return;
+    }
+    in_parallel(list.size(), [&](size_t i) {
+      check_interrupt();
+      lib.passes[list[i].pass].levels[list[i].level] = compile_kernel(list[i].job);
+      std::lock_guard held(lock);
+      if (o.progress) o.progress(++done, all, list[i].job.function);
+    });
+  };
+  compile_all(jobs);
+  for (auto &j : packing) {
+    const char *packs_for = lib.passes[j.pass].pass == pass_name(PassKind::pack_weight) ? "forward" : "input_gradient";
+    for (auto &p : lib.passes)
+      if (p.kernel == lib.passes[j.pass].kernel && p.pass == packs_for) j.job.panel = p.levels[j.level].panel;
+  }
+  compile_all(packing);
+  // A caller sees one order of weights whatever level is chosen, so the levels must agree on the packing.
+  for (auto &p : lib.passes)
+    for (auto &level : p.levels)
+      if (level.panel != p.levels[0].panel)
+        throw Error(fmt::format("kernel {}: the records of its levels ask for panels of {} and {}", p.kernel, p.levels[0].panel, level.panel));
+
+  const std::string header = c_header(lib), source = c_source(lib), base = "lib" + o.name + ".a";
+  write_file(staging / (o.name + ".h"), header);
+  write_file(staging / (o.name + ".c"), source);
+  std::string symbols;
+  for (auto &s : public_symbols(lib)) symbols += s + "\n";
+  write_file(staging / "symbols", symbols);
+  const auto at = [&](const std::string &file) { return staging / file; };
+  run_tool({o.cc, "-std=gnu99", "-O2", "-fPIC", "-c", at(o.name + ".c"), "-o", at("c_layer.o")}, "the C layer");
+  std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), at("c_layer.o")};
+  for (auto *list : {&jobs, &packing})
+    for (auto &j : *list) link.push_back(j.job.object);
+  link.push_back(runtime_object());
+  run_tool(link, "joining the objects");
+  run_tool({tool_of(o.cc, "objcopy"), "--keep-global-symbols=" + at("symbols"), "--strip-unneeded", at(o.name + ".o")}, "hiding symbols");
+  run_tool({tool_of(o.cc, "ar"), "rcsD", at(base), at(o.name + ".o")}, "the archive");
+
+  nlohmann::json manifest = manifest_of(lib, requests, fs::file_size(staging / base));
+  manifest["certificate"] = nullptr;
+  if (o.verify) {
+    link_shared(o.cc, staging / base, staging / "library.so");
+    manifest["certificate"] = certify(Library::open(staging / "library.so", o.name), requests);
+  }
+  write_file(staging / (o.name + ".json"), manifest.dump(2) + "\n");
+  for (const std::string &file : {o.name + ".h", o.name + ".c", base, o.name + ".json"}) {
+    std::error_code error;
+    fs::rename(staging / file, o.folder + "/" + file, error);
+    if (error) throw Error(fmt::format("{}/{}: expected to write it, got: {}", o.folder, file, error.message()));
+  }
+  return manifest;
+}
+
+void link_shared(const std::string &cc, const std::string &archive, const std::string &to) {
+  run_tool({cc, "-shared", "-o", to, "-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", "-lm", "-lpthread", "-ldl"},
+           "the shared object");
+}
+
+std::string cached_library(const std::vector<KernelRequest> &requests, const EmitOptions &o) {
+  std::string key = fmt::format("library {} | {} | {} | {} | {} | {} | halide {} | {}\n", o.name, o.targets == "host" ? level_name(host_target()) : o.targets,
+                                o.tune_for.empty() ? this_cpu() : o.tune_for, o.records, o.cc, o.one_child, halide_version(), tool_fingerprint());
+  const RecordBook book = o.records.empty() ? RecordBook() : RecordBook::load(o.records);
+  for (auto &r : book.records())
+    key += fmt::format("record {} | {} | {} | {}@{} {}\n", r.problem.str(), pass_name(r.pass), r.cpu, r.schedule, r.version, r.knobs.str());
+  for (auto &r : requests) {
+    std::vector<std::string> passes;
+    for (PassKind p : r.passes) {
+      passes.push_back(pass_name(p));
+      if (const auto f = r.schedule.find(p); f != r.schedule.end()) passes.back() += fmt::format("({} {})", f->second.schedule, f->second.knobs);
+    }
+    key += fmt::format("{} : {} : {}\n", r.name, fmt::join(passes, ","), r.problem.str());
+    if (!r.weight.empty()) key += read_file(r.weight);
+  }
+  const fs::path entry = Cache::of_user().get(key, [&](const fs::path &folder) {
+    EmitOptions inner = o;
+    inner.folder = folder.string();
+    inner.verify = false;
+    emit_library(requests, inner);
+    link_shared(o.cc, (folder / ("lib" + o.name + ".a")).string(), (folder / (o.name + ".so")).string());
+  });
+  return (entry / (o.name + ".so")).string();
+}
+
+}  // namespace convsmith

@@ -1,0 +1,25 @@
+// Every pass of a problem at every schedule that supports it, held against the reference.
+#pragma once
+#include "certificate.h"
+
+namespace convsmith {
+
+struct GateOptions {
+  std::string target = "host", cc = "cc";
+  std::vector<PassKind> passes;  // empty: all
+  bool every_schedule = true;    // else the one that would be chosen
+  bool extremes = false;         // and at each end of each knob
+  bool assertions = true;        // with the generated assertions, which catch a schedule that reads out of bounds
+  std::uint64_t seed = 1;
+  std::int64_t most_products = 50'000'000;
+};
+
+struct GateFigures {
+  std::string schedule, knobs;
+  PassFigures figures;
+};
+
+/// Throws CheckFailed at the first that fails, naming the schedule and its knobs.
+std::vector<GateFigures> gate(const Problem &, const GateOptions &);
+
+}  // namespace convsmith

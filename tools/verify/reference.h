@@ -1,0 +1,60 @@
+// What each pass must give, element by element, in double or exact 64-bit integers, straight from the problem's own
+// formulas and in another form than the generators': per axis, a table says which input an output's tap reads.
+#pragma once
+#include "convsmith/problem.h"
+#include "convsmith/tensor.h"
+#include <cmath>
+#include <utility>
+#include <vector>
+
+namespace convsmith {
+
+/// A sum, the sum of its terms' magnitudes, and their number.
+template<class T> struct Sum3 {
+  T sum = 0, magnitude = 0;
+  std::int64_t length = 0;
+  void add(T a, T b) { sum += a * b, magnitude += std::abs(a) * std::abs(b), length++; }
+};
+
+/// Dense row-major copies of the logical tensors [N,C,*S], [OC,IC/groups,*K], [OC]; bias empty where there is none.
+template<class T> class Reference {
+ public:
+  Reference(const Problem &, const Tensor &x, const Tensor &weight, const Tensor &bias, const Tensor &dy);
+
+  /// At a logical index of the result, in row-major order. y is the sum with its bias, before the activation.
+  Sum3<T> y(std::int64_t element) const;
+  Sum3<T> dx(std::int64_t element) const;
+  Sum3<T> dw(std::int64_t element) const;
+  Sum3<T> db(std::int64_t element) const;
+
+  void set_dy(std::vector<T> dy) { dy_ = std::move(dy); }
+  const std::vector<T> &x() const { return x_; }
+  const std::vector<T> &weight() const { return weight_; }
+  const std::vector<T> &dy() const { return dy_; }
+
+ private:
+  // Along an axis: the input that output o reads with tap k, or -1 for a zero; and the (o, k) that read an input.
+  struct AxisTable {
+    std::int64_t in, out, kernel;
+    std::vector<std::int64_t> source;
+    std::vector<std::vector<std::pair<std::int64_t, std::int64_t>>> readers;
+  };
+  Problem problem_;
+  std::vector<AxisTable> axes_;  // three, the missing ones of extent 1; outermost first
+  std::vector<T> x_, weight_, bias_, dy_;
+};
+
+extern template class Reference<double>;
+extern template class Reference<std::int64_t>;
+
+/// |y - ref| <= min(K+2, 2+6 sqrt K) * 2^-24 * S + 2^-24 * |ref|, for zero-mean random data: K terms whose magnitudes
+/// add up to S, summed in f32 in any order.
+inline double real_data_bound(const Sum3<double> &s) {
+  const double k = double(s.length), u = std::ldexp(1.0, -24);
+  return std::min(k + 2, 2 + 6 * std::sqrt(k)) * u * s.magnitude + u * std::abs(s.sum);
+}
+
+/// The elements of a tensor in logical row-major order.
+template<class T> std::vector<T> dense(const Tensor &t);
+
+}  // namespace convsmith
