@@ -38,14 +38,11 @@ double Curvature::largest_stable_rate(double momentum) const { return 2 * (1 + m
 
 double Curvature::best_rate() const { return 2 / (largest + smallest); }
 
-double Curvature::best_heavy_ball_rate() const {
-  const double sum = std::sqrt(largest) + std::sqrt(smallest);
-  return 4 / (sum * sum);
-}
+double Curvature::heavy_ball_rate() const { return 2 / largest; }
 
-double Curvature::best_momentum() const {
-  const double factor = (std::sqrt(largest) - std::sqrt(smallest)) / (std::sqrt(largest) + std::sqrt(smallest));
-  return factor * factor;
+double Curvature::heavy_ball_momentum() const {
+  const double root = 1 - std::sqrt(std::min(1.0, heavy_ball_rate() * smallest));
+  return root * root;
 }
 
 Curvature curvature(Conv &layer, const Tensor &x, const Loss &loss, int steps, std::uint64_t seed) {

@@ -107,9 +107,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   s.out.vectorize(contiguous, l.lanes, TailStrategy::GuardWithIf);
   const LoopLevel task = parallel_tasks(s.out, l);
 
-  if (task == LoopLevel::root()) acc.compute_root();
-  else acc.compute_at(task);
-  acc.vectorize(c, l.lanes);
+  acc.compute_at(task).vectorize(c, l.lanes);
   split(acc.update(0), s, k, l, Tiles::round_up, false);
   acc.update(0).reorder(join(l.tile, l.middle, outer));
   if (l.lanes > 1) acc.update(0).vectorize(l.tile[0].var, l.lanes);

@@ -16,10 +16,13 @@ struct Curvature {
   /// 2 / (largest + smallest): the error falls by (largest - smallest) / (largest + smallest) a step, the best without
   /// momentum.
   double best_rate() const;
-  /// 4 / (sqrt(largest) + sqrt(smallest))^2, with best_momentum.
-  double best_heavy_ball_rate() const;
-  /// ((sqrt(largest) - sqrt(smallest)) / (sqrt(largest) + sqrt(smallest)))^2: the square of the factor a step.
-  double best_momentum() const;
+  /// 2 / largest, half of the largest stable rate of a momentum near 1. Polyak's own 4 / (sqrt(largest) +
+  /// sqrt(smallest))^2 puts the largest eigenvalue on a double root, whose error first grows sqrt(largest/smallest)
+  /// times; half of it is calm from the first step and slower by a factor of sqrt(2) only.
+  double heavy_ball_rate() const;
+  /// (1 - sqrt(heavy_ball_rate * smallest))^2: critical damping of the smallest eigenvalue, whose error then falls by
+  /// the square root of it a step.
+  double heavy_ball_momentum() const;
 };
 
 /// The loss is quadratic in (weight, bias) where there is no activation: its Hessian is 2 * scale * A^T A, with

@@ -113,6 +113,9 @@ std::string side_by_side(const std::vector<double> &learnt, const std::vector<do
   return text;
 }
 
+// Three decimals, or three digits where those would all be zero.
+std::string loss_text(double loss) { return loss >= 0.01 ? fmt::format("{:.3f}", loss) : fmt::format("{:.3g}", loss); }
+
 void learn(const LearnArguments &a, const Settings &s) {
   refuse_same_file("--out", a.out, "--from", a.from);
   refuse_same_file("--out", a.out, "--to", a.to);
@@ -162,8 +165,8 @@ void learn(const LearnArguments &a, const Settings &s) {
   nlohmann::json j = {{"problem", p.str()}};
   if (a.rate == "auto") {
     const Curvature c = curvature(layer, x, o.loss);
-    if (a.optimizer == "momentum") o.rate = c.best_heavy_ball_rate(), o.momentum = c.best_momentum();
-    else o.rate = o.momentum > 0 ? std::min(c.best_heavy_ball_rate(), 0.9 * c.largest_stable_rate(o.momentum)) : c.best_rate();
+    if (a.optimizer == "momentum") o.momentum = c.heavy_ball_momentum();
+    o.rate = o.momentum > 0 ? std::min(c.heavy_ball_rate(), c.largest_stable_rate(o.momentum) / 2) : c.best_rate();
     j["curvature"] = {{"largest", c.largest}, {"smallest", c.smallest}};
   }
   j["rate"] = o.rate, j["momentum"] = o.momentum;
@@ -193,7 +196,7 @@ void learn(const LearnArguments &a, const Settings &s) {
     std::cout << fmt::format("{}\nlr {:.6g}{}, {}\n", p.str(), o.rate, o.momentum > 0 ? fmt::format(", momentum {:.6g}", o.momentum) : "", o.loss.name());
     const size_t n = result.losses.size(), every = std::max<size_t>(1, n / 10);
     for (size_t i = 0; i < n; i++)
-      if (n <= 10 ? true : (i + 1) % every == 0) std::cout << fmt::format("step {:>5}  loss {:.3f}\n", i + 1, result.losses[i]);
+      if (n <= 10 ? true : (i + 1) % every == 0) std::cout << fmt::format("step {:>5}  loss {}\n", i + 1, loss_text(result.losses[i]));
     std::cout << fmt::format("after {} updates  loss {:.6g}\n", result.updates, final_loss);
     const std::int64_t columns = p.kernel[size_t(p.rank - 1)];
     if (known.defined()) std::cout << side_by_side(learnt, known_values, columns) << fmt::format("largest difference {:.5f}\n", apart);

@@ -161,7 +161,7 @@ Cache Cache::of_user() {
 }
 
 fs::path Cache::get(const std::string &key_text, const std::function<void(const fs::path &)> &make) {
-  const fs::path entry = folder_ / entry_name(key_text);
+  fs::path entry = folder_ / entry_name(key_text);
   if (holds(entry, key_text)) {
     mark_used(entry);
     return entry;

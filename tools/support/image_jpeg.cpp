@@ -105,9 +105,9 @@ Image decode_jpeg(const std::string &path, std::string_view bytes) {
     throw Error(fmt::format("{}: expected a gray or RGB JPEG image, got {} with {} channels", path, name(stored),
                             info.num_components));
   info.out_color_space = gray ? JCS_GRAYSCALE : JCS_RGB;
-  // A Huffman code takes a bit at least, and the 8x8 blocks of one component cover a quarter of the image or more:
-  // a header that promises more is refused before memory is taken.
-  if (!info.arith_code && std::uint64_t{info.image_width} * info.image_height / (64 * 8 * 4) > bytes.size())
+  // A Huffman code takes a bit at least, and one component has a quarter of the image's 8x8 blocks or more: a header
+  // that promises more than 2048 pixels a byte is refused before memory is taken.
+  if (!info.arith_code && std::uint64_t{info.image_width} * info.image_height / 2048 > bytes.size())
     throw damaged(fmt::format("too short to hold {}x{} pixels", info.image_width, info.image_height));
   Image image = blank_image(path, info.image_width, info.image_height, gray ? 1 : 3);
 

@@ -129,9 +129,9 @@ Axis step_axis(std::size_t count) {
   if (count == 0) return axis;
   axis.low = count == 1 ? 0 : 1;
   axis.high = count == 1 ? 2 : static_cast<double>(count);
-  const double step = std::max(1.0, nice_step(axis.high - axis.low, 8));
-  for (double value = count <= 9 ? 1 : step; value <= static_cast<double>(count); value += step)
-    axis.ticks.push_back({value, fmt::format("{:.0f}", value)});
+  const auto step = static_cast<std::size_t>(std::max(1.0, std::round(nice_step(axis.high - axis.low, 8))));
+  for (std::size_t value = step; value <= count; value += step)
+    axis.ticks.push_back({static_cast<double>(value), fmt::format("{}", value)});
   return axis;
 }
 
@@ -142,7 +142,7 @@ double y_of(const Axis &axis, double value) {
 
 // Of the points in one column of pixels the lowest and the highest: no spike is lost, and the text stays short.
 std::vector<Point> thinned(const std::vector<Point> &line) {
-  if (line.size() <= 2 * (right - left)) return line;
+  if (static_cast<double>(line.size()) <= 2 * (right - left)) return line;
   std::vector<Point> kept;
   for (std::size_t i = 0; i < line.size();) {
     std::size_t low = i, high = i, end = i;

@@ -19,8 +19,6 @@
 #include "tools/support/file_descriptor.h"
 #include "tools/support/interrupt.h"
 
-extern char **environ;
-
 namespace convsmith {
 namespace {
 
@@ -100,6 +98,7 @@ class Child {
     posix_spawnattr_setflags(&settings.attributes,
                              POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     std::vector<char *> arguments;
+    arguments.reserve(argv.size() + 1);
     for (const std::string &argument : argv) arguments.push_back(const_cast<char *>(argument.c_str()));
     arguments.push_back(nullptr);
     const int error =
