@@ -1,0 +1,90 @@
+# convsmith_add_kernels(NAME SPEC file.spec [TARGETS level…] [WEIGHTS KERNEL=FILE…] [RECORDS folder] [NO_VERIFY])
+#
+# Adds the library NAME (also NAME::NAME): libNAME.a and NAME.h, made at build time by `convsmith emit` from the kernels
+# of the spec, so they are the bytes that the command makes. Serves C and C++ and can be linked in any directory of the
+# project; $<TARGET_FILE:NAME> is the archive. Relative paths start at the current source folder.
+#   SPEC      one kernel a line, NAME : PASSES : PROBLEM
+#   TARGETS   instruction levels, see `convsmith list targets` (default: this machine's)
+#   WEIGHTS   .npy files whose values become constants in the code; a file may be made by the build itself
+#   RECORDS   folder of *.rec files in the place of the built-in records
+#   NO_VERIFY leaves out the check against the reference
+function(convsmith_add_kernels name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "NO_VERIFY" "SPEC;RECORDS" "TARGETS;WEIGHTS")
+  set(title "convsmith_add_kernels(${name})")
+  if(NOT name MATCHES "^[A-Za-z_][A-Za-z0-9_]*$")
+    message(FATAL_ERROR "${title}: expected a name of letters, digits and _, got \"${name}\"")
+  endif()
+  if(DEFINED arg_UNPARSED_ARGUMENTS)
+    list(GET arg_UNPARSED_ARGUMENTS 0 unknown)
+    message(FATAL_ERROR "${title}: expected SPEC, TARGETS, WEIGHTS, RECORDS or NO_VERIFY, got \"${unknown}\"")
+  endif()
+  if(DEFINED arg_KEYWORDS_MISSING_VALUES)
+    message(FATAL_ERROR "${title}: expected a value after ${arg_KEYWORDS_MISSING_VALUES}")
+  endif()
+  if(NOT DEFINED arg_SPEC)
+    message(FATAL_ERROR "${title}: expected SPEC and a file of lines NAME : PASSES : PROBLEM")
+  endif()
+  if(TARGET ${name})
+    message(FATAL_ERROR "${title}: a target of that name is there already")
+  endif()
+  if(NOT TARGET convsmith::convsmith)
+    message(FATAL_ERROR "${title}: expected the target convsmith::convsmith; call find_package(convsmith) in this folder or above it")
+  endif()
+  if(NOT CMAKE_C_COMPILER)
+    message(FATAL_ERROR "${title}: expected a C compiler; add C to the languages of the project")
+  endif()
+
+  cmake_path(ABSOLUTE_PATH arg_SPEC NORMALIZE OUTPUT_VARIABLE spec)
+  if(NOT EXISTS ${spec} OR IS_DIRECTORY ${spec})
+    message(FATAL_ERROR "${title}: SPEC: there is no file ${spec}")
+  endif()
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/${name}_kernels)
+  set(options --output ${folder} --name ${name} --cc ${CMAKE_C_COMPILER} --quiet)
+  set(inputs ${spec})
+  if(arg_TARGETS)
+    list(JOIN arg_TARGETS "," targets)
+    list(APPEND options --target ${targets})
+  endif()
+  foreach(weight IN LISTS arg_WEIGHTS)
+    if(NOT weight MATCHES "^([^=]+)=(.+)$")
+      message(FATAL_ERROR "${title}: WEIGHTS: expected KERNEL=FILE, got \"${weight}\"")
+    endif()
+    set(kernel ${CMAKE_MATCH_1})
+    set(file ${CMAKE_MATCH_2})
+    cmake_path(ABSOLUTE_PATH file NORMALIZE)
+    list(APPEND options --weights ${kernel}=${file})
+    list(APPEND inputs ${file})
+  endforeach()
+  if(DEFINED arg_RECORDS)
+    cmake_path(ABSOLUTE_PATH arg_RECORDS NORMALIZE OUTPUT_VARIABLE records)
+    if(NOT IS_DIRECTORY ${records})
+      message(FATAL_ERROR "${title}: RECORDS: there is no folder ${records}")
+    endif()
+    file(GLOB record_files CONFIGURE_DEPENDS ${records}/*.rec)
+    list(APPEND options --records ${records})
+    list(APPEND inputs ${record_files})
+  endif()
+  if(arg_NO_VERIFY)
+    list(APPEND options --no-verify)
+  endif()
+
+  set(archive ${folder}/lib${name}.a)
+  set(outputs ${archive} ${folder}/${name}.h ${folder}/${name}.c ${folder}/${name}.json)
+  add_custom_command(
+    OUTPUT ${outputs}
+    COMMAND convsmith::convsmith emit ${spec} ${options}
+    DEPENDS convsmith::convsmith ${inputs}
+    COMMENT "Emitting lib${name}.a"
+    VERBATIM)
+  add_custom_target(${name}_emit ALL DEPENDS ${outputs})
+
+  find_package(Threads REQUIRED)
+  # An imported target's include folder has to be there when CMake generates.
+  file(MAKE_DIRECTORY ${folder})
+  add_library(${name} STATIC IMPORTED GLOBAL)
+  set_target_properties(${name} PROPERTIES IMPORTED_LOCATION ${archive} IMPORTED_LINK_INTERFACE_LANGUAGES C)
+  target_include_directories(${name} INTERFACE ${folder})
+  target_link_libraries(${name} INTERFACE Threads::Threads ${CMAKE_DL_LIBS} m)
+  add_dependencies(${name} ${name}_emit)
+  add_library(${name}::${name} ALIAS ${name})
+endfunction()
