@@ -1,5 +1,6 @@
 #include "pass.h"
 #include "convsmith/error.h"
+#include <algorithm>
 #include <array>
 #include <fmt/format.h>
 
@@ -52,6 +53,28 @@ const char *missing_word(const Problem &p) {
   return nullptr;
 }
 
+// A batch of none is for a kernel that takes any batch; one made for it alone could do nothing.
+void refuse_empty_batch(const Problem &p) {
+  if (p.n == 0)
+    throw Error(fmt::format("n=0: expected at least 1 (an empty batch comes with n=?, which is not available yet), in \"{}\"",
+                            p.str()));
+}
+
+// Generated code indexes with 32 bits, and rounds the last tile of an axis up.
+void check_index_limit(const Problem &p) {
+  constexpr double most = 1 << 30;
+  for (int a = 0; a < p.rank; a++) {
+    const double padded = double(p.in[a]) + double(std::max<std::int64_t>(p.pad_lo[a], 0)) +
+                          double(std::max<std::int64_t>(p.pad_hi[a], 0));
+    const double window = double(p.dilation[a]) * double(std::max<std::int64_t>(p.kernel[a] - 1, 1)) + 1;
+    const double reach = padded + window + double(p.stride[a]);
+    if (reach > most)
+      throw Error(fmt::format("axis {}: padded input, window and stride of {:.0f} elements together; more than 2^30 is "
+                              "not available yet, in \"{}\"",
+                              "DHW"[3 - p.rank + a], reach, p.str()));
+  }
+}
+
 }  // namespace
 
 const char *pass_name(PassKind pass) { return names[static_cast<size_t>(pass)]; }
@@ -80,6 +103,8 @@ std::vector<PassKind> passes_of(const Problem &p) {
 void require_available(const Problem &p, PassKind pass) {
   check_element_limit(p);
   if (const char *word = missing_word(p)) throw Error(fmt::format("{} is not available yet, in \"{}\"", word, p.str()));
+  refuse_empty_batch(p);
+  check_index_limit(p);
   if (!applies(p, pass))
     throw Error(fmt::format("pass {} expects {}, in \"{}\"", pass_name(pass),
                             pass == PassKind::bias_gradient ? "bias=1" : "an activation", p.str()));

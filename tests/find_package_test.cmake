@@ -47,10 +47,14 @@ function(expect_made_again what)
 endfunction()
 
 file(REMOVE_RECURSE ${FOLDER})
+set(ENV{CONVSMITH_CACHE} ${FOLDER}/cache)
 file(COPY ${SOURCE}/examples/cmake/ DESTINATION ${FOLDER}/example)
 set(toolchain -G ${GENERATOR} -D CMAKE_MAKE_PROGRAM=${MAKE_PROGRAM} -D CMAKE_BUILD_TYPE=Release -D CMAKE_C_COMPILER=${C_COMPILER}
     -D CMAKE_CXX_COMPILER=${CXX_COMPILER} -D CMAKE_PREFIX_PATH=${FOLDER}/prefix -D CMAKE_DISABLE_FIND_PACKAGE_Halide=ON)
-run(${CMAKE_COMMAND} --install ${BUILD} --config ${CONFIG} --prefix ${FOLDER}/prefix)
+if(CONFIG)
+  set(config --config ${CONFIG})
+endif()
+run(${CMAKE_COMMAND} --install ${BUILD} ${config} --prefix ${FOLDER}/prefix)
 
 # The example learns with the kernels of a command that is installed.
 run(${CMAKE_COMMAND} -S ${FOLDER}/example -B ${FOLDER}/example_build ${toolchain})
@@ -97,7 +101,7 @@ set(errors
   "C | convsmith_add_kernels(k ${spec} WEIGHTS k.npy) | WEIGHTS: expected KERNEL=FILE, got \"k.npy\""
   "C | convsmith_add_kernels(k ${spec} RECORDS none) | RECORDS: there is no folder ${SOURCE}/tests/find_package/none"
   "C | convsmith_add_kernels(k ${spec}) convsmith_add_kernels(k ${spec}) | a target of that name is there already"
-  "CXX | convsmith_add_kernels(k ${spec}) | expected a C compiler; add C to the languages of the project")
+  "CXX | convsmith_add_kernels(k ${spec}) | expected a C compiler: add C to the languages of the project")
 foreach(entry IN LISTS errors)
   string(REPLACE " | " ";" entry "${entry}")
   list(GET entry 0 language)

@@ -6,6 +6,7 @@
 #include "tools/support/interrupt.h"
 #include "tools/verify/certificate.h"
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <iostream>
 #include <new>
 
@@ -17,9 +18,43 @@ namespace {
 
 enum Exit { success = 0, check_failed = 1, bad_input = 2, our_fault = 3, interrupted_exit = 130 };
 
-int fail(Exit status, const char *what) {
-  std::cerr << "convsmith: " << what << std::endl;
+// One line, whatever a file's name or a word of the command line holds.
+int fail(Exit status, std::string_view what) {
+  std::string line;
+  for (const char c : what) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') line += "\\n";
+    else if (byte < 0x20 || byte == 0x7f) line += fmt::format("\\x{:02x}", byte);
+    else line += c;
+  }
+  std::cerr << "convsmith: " << line << std::endl;
   return status;
+}
+
+int finish() {
+  std::cout.flush();
+  return std::cout ? success : fail(bad_input, "standard output: could not be written");
+}
+
+// A word that nobody knows comes first: what else is missing often follows from it.
+std::string usage_error(const CLI::App &app, const CLI::ParseError &error) {
+  const auto chosen = app.get_subcommands();
+  const auto unknown = app.remaining(true);
+  const bool missing = dynamic_cast<const CLI::RequiredError *>(&error) != nullptr;
+  if (chosen.empty()) {
+    if (!unknown.empty() && unknown[0][0] == '-')
+      return fmt::format("expected a subcommand or an option of convsmith, got \"{}\"; see convsmith --help", unknown[0]);
+    if (!missing && unknown.empty()) return fmt::format("{}; see convsmith --help", error.what());
+    std::vector<std::string> names;
+    for (const CLI::App *sub : app.get_subcommands([](const CLI::App *) { return true; })) names.push_back(sub->get_name());
+    return fmt::format("expected a subcommand, one of {}, got {}", fmt::join(names, ", "),
+                       unknown.empty() ? "none" : fmt::format("\"{}\"", unknown[0]));
+  }
+  const std::string name = chosen[0]->get_name();
+  std::string what = error.what();
+  if (!unknown.empty() && (missing || dynamic_cast<const CLI::ExtrasError *>(&error)))
+    what = fmt::format("expected {} {}, got \"{}\"", unknown[0].starts_with("-") ? "an option of" : "no more arguments to", name, unknown[0]);
+  return fmt::format("{}; see convsmith {} --help", what, name);
 }
 
 int run(int argc, char **argv) {
@@ -37,13 +72,9 @@ int run(int argc, char **argv) {
   add_cache(app, settings);
   try {
     app.parse(argc, argv);
-    std::cout.flush();
-    if (!std::cout) return fail(bad_input, "standard output: could not be written");
-    return success;
-  } catch (const CLI::CallForHelp &e) { return app.exit(e);
-  } catch (const CLI::CallForAllHelp &e) { return app.exit(e);
-  } catch (const CLI::CallForVersion &e) { return app.exit(e);
-  } catch (const CLI::ParseError &e) { return fail(bad_input, fmt::format("{}; see convsmith --help", e.what()).c_str());
+    return finish();
+  } catch (const CLI::Success &e) { return app.exit(e), finish();  // --help, --version
+  } catch (const CLI::ParseError &e) { return fail(bad_input, usage_error(app, e));
   } catch (const Interrupted &) { return fail(interrupted_exit, "interrupted");
   } catch (const CheckFailed &e) { return fail(check_failed, e.what());
   } catch (const Diverged &e) { return fail(check_failed, e.what());

@@ -16,6 +16,7 @@ struct ApplyArguments {
 };
 
 void apply(const ApplyArguments &a, const Settings &s) {
+  require_writable("--output", a.out);
   const Tensor weight = named_kernel(a.kernel);
   require_finite(weight, a.kernel);
   const Image image = read_image(a.in);
@@ -31,7 +32,7 @@ void apply(const ApplyArguments &a, const Settings &s) {
   if (a.absolute)
     for (float &v : result.pixels) v = std::abs(v);
   write_image(a.out, result);
-  if (s.json) std::cout << nlohmann::json{{"problem", p.str()}, {"out", a.out}}.dump(2) << std::endl;
+  if (s.json) print_json({{"problem", p.str()}, {"out", a.out}});
   else if (!s.quiet) std::cout << fmt::format("{} applied to {} ({}x{}, {} channel{}) -> {}\n", a.kernel, a.in, image.width, image.height, image.channels, image.channels == 1 ? "" : "s", a.out);
 }
 

@@ -15,7 +15,7 @@ void add_cache(CLI::App &app, Settings &s) {
     if (*clear) cache.clear();
     const auto entries = cache.entries();
     if (s.json)
-      std::cout << nlohmann::json{{"folder", cache.folder().string()}, {"entries", entries.size()}, {"bytes", cache.size()}, {"limit", cache.limit()}}.dump(2) << std::endl;
+      print_json({{"folder", cache.folder().string()}, {"entries", entries.size()}, {"bytes", cache.size()}, {"limit", cache.limit()}});
     else if (!s.quiet)
       std::cout << fmt::format("{}: {} entries, {:.1f} MiB of at most {:.0f}\n", cache.folder().string(), entries.size(), double(cache.size()) / (1 << 20), double(cache.limit()) / (1 << 20));
   });

@@ -33,11 +33,29 @@ Library load_kernel(const KernelRequest &, const Settings &);
 /// The kernel of load_kernel.
 inline constexpr const char *kernel_name = "kernel";
 
+/// Results for a machine, on standard output.
+void print_json(const nlohmann::json &);
+/// The text of `print_json`; bytes of a file's name that are no UTF-8 become U+FFFD.
+std::string json_text(const nlohmann::json &);
+
+/// Of an option's text: from low to high; at least low, and finite; one of the words. Messages say what was expected
+/// and what came.
+CLI::Validator whole_number(std::uint64_t low, std::uint64_t high);
+CLI::Validator number_from(double low);
+CLI::Validator one_of(std::vector<std::string> words);
+
+/// Throws Error where a file cannot be made there: to say it before the work, not after. An empty name is none.
+void require_writable(const std::string &option, const std::string &file);
 /// Two files that must not be one: throws Error that names both options.
 void refuse_same_file(const std::string &option, const std::string &file, const std::string &other_option, const std::string &other_file);
 
 /// Throws Error where a tensor read from `source` holds a NaN or an infinity.
 void require_finite(const Tensor &, const std::string &source);
+/// The tensor with axes of 1 put before its own, as `shape` has them. Throws Error, beginning with `source`, where that
+/// does not make them equal.
+Tensor with_leading_ones(const Tensor &, const Shape &shape, const std::string &source);
+/// "6x8", and a word for what has no axes.
+std::string shape_of(const Tensor &);
 /// Numbers of a small matrix or list, in columns.
 std::string matrix_text(const std::vector<double> &values, std::int64_t columns);
 

@@ -1,5 +1,6 @@
 #include "command.h"
 #include "convsmith/error.h"
+#include "convsmith/npy.h"
 #include "tools/support/progress.h"
 #include <filesystem>
 #include <fmt/format.h>
@@ -28,8 +29,13 @@ void emit(const EmitArguments &a, const Settings &s) {
     KernelRequest *kernel = nullptr;
     for (auto &k : kernels)
       if (k.name == w.substr(0, eq)) kernel = &k;
-    if (eq == std::string::npos || !kernel) throw Error(fmt::format("--weights: expected KERNEL=FILE with a kernel of this library, got \"{}\"", w));
+    if (eq == std::string::npos || eq + 1 == w.size() || !kernel) throw Error(fmt::format("--weights: expected KERNEL=FILE with a kernel of this library, got \"{}\"", w));
+    if (!kernel->weight.empty()) throw Error(fmt::format("--weights {}: kernel {} has the weights {} already", w, kernel->name, kernel->weight));
     kernel->weight = w.substr(eq + 1);
+    const Tensor weight = read_npy(kernel->weight);
+    require_finite(weight, kernel->weight);
+    if (weight.shape() != kernel->problem.weight_shape())
+      throw Error(fmt::format("--weights {}: expected {}, got {}", w, shape_text(kernel->problem.weight_shape()), shape_of(weight)));
     // Learnt weights are applied, not trained.
     std::erase_if(kernel->passes, [](PassKind p) { return p != PassKind::forward && p != PassKind::input_gradient && p != PassKind::activation_gradient; });
     if (kernel->passes.empty()) throw Error(fmt::format("--weights {}: the kernel has no pass that takes constant weights", w));
@@ -43,7 +49,7 @@ void emit(const EmitArguments &a, const Settings &s) {
   const nlohmann::json m = emit_library(kernels, o);
   bar.clear();
   if (s.json) {
-    std::cout << m.dump(2) << std::endl;
+    print_json(m);
     return;
   }
   if (s.quiet) return;

@@ -41,10 +41,11 @@ int kernel_rank(const std::string &text) {
 Tensor read_array(const std::string &path, int rank) {
   const Tensor t = read_npy(path);
   require_finite(t, path);
+  if (t.elements() == 0) throw Error(fmt::format("{}: expected at least one element, got {}", path, shape_text(t.shape())));
   Shape s = t.shape();
   if (t.rank() == rank) s.insert(s.begin(), {1, 1});
   else if (t.rank() != rank + 2)
-    throw Error(fmt::format("{}: expected {} axes (one sample of one channel) or {} (N, C and those), got {}", path, rank, rank + 2, shape_text(t.shape())));
+    throw Error(fmt::format("{}: expected {} axes (one sample of one channel) or {} (N, C and those), got {}", path, rank, rank + 2, shape_of(t)));
   return t.reshaped(s);
 }
 
@@ -57,7 +58,9 @@ Problem problem_of(const LearnArguments &a, const Shape &from, const Shape &to, 
   const std::string border = a.border.empty() ? (pictures ? "replicate" : "zero") : a.border;
   std::vector<std::string> pads = {a.pad};
   if (a.pad.empty()) {
-    const Problem k = Problem::parse(fmt::format("in={} kernel={} pad=1000000", in, a.kernel));
+    std::string any = "?";
+    for (int i = 1; i < rank; i++) any += "x?";
+    const Problem k = Problem::parse(fmt::format("in={} kernel={}", any, a.kernel));
     std::string same;
     for (int i = 0; i < rank; i++) same += fmt::format("{}{}:{}", i ? "x" : "", (k.kernel[size_t(i)] - 1) / 2, k.kernel[size_t(i)] / 2);
     pads = {same};
@@ -119,6 +122,11 @@ std::string loss_text(double loss) { return loss >= 0.01 ? fmt::format("{:.3f}",
 void learn(const LearnArguments &a, const Settings &s) {
   refuse_same_file("--out", a.out, "--from", a.from);
   refuse_same_file("--out", a.out, "--to", a.to);
+  refuse_same_file("--plot", a.plot, "--out", a.out);
+  refuse_same_file("--plot", a.plot, "--from", a.from);
+  refuse_same_file("--plot", a.plot, "--to", a.to);
+  require_writable("--out", a.out);
+  require_writable("--plot", a.plot);
   const bool pictures = !is_array(a.from);
   if (pictures == is_array(a.to)) throw Error(fmt::format("--to {}: expected {} like --from", a.to, pictures ? "a picture" : "a .npy file"));
   int rank = kernel_rank(a.kernel);
@@ -129,7 +137,7 @@ void learn(const LearnArguments &a, const Settings &s) {
   } else {
     if (rank == 0) {
       const int axes = read_npy(a.from).rank();
-      rank = axes <= 3 ? axes : axes - 2;
+      rank = std::clamp(axes <= 3 ? axes : axes - 2, 1, 3);
     }
     x = read_array(a.from, rank), target = read_array(a.to, rank);
   }
@@ -146,9 +154,7 @@ void learn(const LearnArguments &a, const Settings &s) {
   if (!a.init.empty()) {
     init = read_npy(a.init);
     require_finite(init, a.init);
-    if (init.elements() != element_count(p.weight_shape()))
-      throw Error(fmt::format("--init {}: expected {}, got {}", a.init, shape_text(p.weight_shape()), shape_text(init.shape())));
-    init = init.reshaped(p.weight_shape());
+    init = with_leading_ones(init, p.weight_shape(), "--init " + a.init);
   }
   if (a.rate != "auto") {
     const char *end = a.rate.data() + a.rate.size();
@@ -191,7 +197,7 @@ void learn(const LearnArguments &a, const Settings &s) {
   if (known.defined()) j["known"] = known_values, j["largest_difference"] = apart;
 
   if (s.json) {
-    std::cout << j.dump(2) << std::endl;
+    print_json(j);
   } else if (!s.quiet) {
     std::cout << fmt::format("{}\nlr {:.6g}{}, {}\n", p.str(), o.rate, o.momentum > 0 ? fmt::format(", momentum {:.6g}", o.momentum) : "", o.loss.name());
     const size_t n = result.losses.size(), every = std::max<size_t>(1, n / 10);
@@ -215,21 +221,21 @@ void add_learn(CLI::App &app, Settings &s) {
   sub->add_option("--to", a->to, "wanted output, of the same kind")->required();
   sub->add_option("--kernel", a->kernel, "extents, as 1x2, or 5 for every axis")->required();
   sub->add_option("--lr", a->rate, "learning rate, or auto: from the curvature of the loss")->capture_default_str();
-  sub->add_option("--steps", a->steps, "updates")->check(CLI::Range(0, 100'000'000))->capture_default_str();
+  sub->add_option("--steps", a->steps, "updates")->check(whole_number(0, 100'000'000))->capture_default_str();
   sub->add_option("--loss", a->loss, "sum_squared or mean_squared")->capture_default_str();
   sub->add_option("--optimizer", a->optimizer, "sgd, momentum (with --lr auto: the best factor, else 0.9) or momentum:B")->capture_default_str();
   sub->add_option("--init", a->init, "first kernel (.npy; default: random)");
-  sub->add_option("--seed", a->seed, "of the random first kernel")->capture_default_str();
-  sub->add_option("--tolerance", a->tolerance, "stop at a loss of at most this")->check(CLI::NonNegativeNumber)->capture_default_str();
+  sub->add_option("--seed", a->seed, "of the random first kernel")->check(whole_number(0, UINT64_MAX))->capture_default_str();
+  sub->add_option("--tolerance", a->tolerance, "stop at a loss of at most this")->check(number_from(0))->capture_default_str();
   sub->add_flag("--bias", a->bias, "learn a bias a channel too");
-  sub->add_option("--op", a->op, "correlation or convolution")->check(CLI::IsMember({"correlation", "convolution"}))->capture_default_str();
+  sub->add_option("--op", a->op, "correlation or convolution")->check(one_of({"correlation", "convolution"}))->capture_default_str();
   sub->add_option("--pad", a->pad, "P or LO:HI (default: none, or what keeps the size, as the extents say)");
   sub->add_option("--stride", a->stride, "stride")->capture_default_str();
   sub->add_option("--border", a->border, "zero, replicate, reflect or wrap (default: zero; replicate for pictures)");
   sub->add_option("--out", a->out, "the learnt kernel (.npy)");
   sub->add_option("--plot", a->plot, "the loss curve (.svg)");
   sub->add_option("--compare", a->compare, "a known kernel to print beside the learnt one: a name as for apply, or .npy");
-  sub->add_option("--within", a->within, "with --compare: fail where an element differs by more")->check(CLI::NonNegativeNumber)->needs("--compare");
+  sub->add_option("--within", a->within, "with --compare: fail where an element differs by more")->check(number_from(0))->needs("--compare");
   add_settings(*sub, s);
   sub->callback([a, &s] { learn(*a, s); });
 }

@@ -26,9 +26,10 @@ nlohmann::json everything() {
 void list(const std::string &what, const Settings &s) {
   const nlohmann::json all = everything();
   if (s.json) {
-    std::cout << (what.empty() ? all : all.at(what)).dump(2) << std::endl;
+    print_json(what.empty() ? all : all.at(what));
     return;
   }
+  if (s.quiet) return;
   for (auto &[kind, entries] : all.items()) {
     if (!what.empty() && kind != what) continue;
     if (what.empty()) std::cout << kind << "\n";
@@ -42,7 +43,7 @@ void list(const std::string &what, const Settings &s) {
 void add_list(CLI::App &app, Settings &s) {
   auto *sub = app.add_subcommand("list", "operators, passes, schedules, targets and records");
   auto what = std::make_shared<std::string>();
-  sub->add_option("WHAT", *what, "one of them")->check(CLI::IsMember({"operators", "passes", "schedules", "targets", "records"}));
+  sub->add_option("WHAT", *what, "one of them alone: operators, passes, schedules, targets or records")->check(one_of({"operators", "passes", "schedules", "targets", "records"}));
   add_settings(*sub, s);
   sub->callback([what, &s] { list(*what, s); });
 }

@@ -1,4 +1,5 @@
 #include "named_kernels.h"
+#include "command.h"
 #include "convsmith/error.h"
 #include "convsmith/npy.h"
 #include <charconv>
@@ -49,9 +50,10 @@ Tensor named_kernel(const std::string &name) {
     throw Error(fmt::format("kernel: expected a .npy file, edge-x, edge-y, sharpen, laplacian, gaussian:SIGMA or box:N, got \"{}\"", name));
   const Tensor t = read_npy(name);
   const Shape s = t.shape();
+  if (t.elements() == 0) throw Error(fmt::format("{}: expected one kernel, KHxKW or 1x1xKHxKW, got no element in {}", name, shape_text(s)));
   if (s.size() == 2) return t.reshaped({1, 1, s[0], s[1]});
   if (s.size() == 4 && s[0] == 1 && s[1] == 1) return t;
-  throw Error(fmt::format("{}: expected one kernel, KHxKW or 1x1xKHxKW, got {}", name, shape_text(s)));
+  throw Error(fmt::format("{}: expected one kernel, KHxKW or 1x1xKHxKW, got {}", name, shape_of(t)));
 }
 
 }  // namespace convsmith

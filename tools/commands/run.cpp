@@ -2,12 +2,16 @@
 #include "convsmith/error.h"
 #include "convsmith/library.h"
 #include "convsmith/npy.h"
+#include <algorithm>
 #include <fmt/format.h>
 #include <iostream>
 #include <map>
 
 namespace convsmith {
 namespace {
+
+// Tensors with an option of their own.
+constexpr const char *named[] = {"x", "weight", "bias", "dy", "y"};
 
 struct RunArguments {
   std::string problem, pass, out;
@@ -21,13 +25,28 @@ std::pair<std::string, std::string> name_and_file(const std::string &option, con
   return {text.substr(0, eq), text.substr(eq + 1)};
 }
 
+// As the command line says it: "--x ", or "--tensor target=".
+std::string option(const std::string &name) {
+  const bool own = std::find(std::begin(named), std::end(named), name) != std::end(named);
+  return own ? fmt::format("--{} ", name) : fmt::format("--tensor {}=", name);
+}
+
 void run(RunArguments a, const Settings &s) {
   KernelRequest r{kernel_name, {}, Problem::parse(a.problem), "", {}};
   const PassKind kind = parse_pass(a.pass);
   r.passes = parse_passes(a.pass, r.problem);
-  for (auto &t : a.tensors) a.files.insert(name_and_file("--tensor", t));
+  for (auto &t : a.tensors) {
+    const auto [name, file] = name_and_file("--tensor", t);
+    if (!a.files[name].empty()) throw Error(fmt::format("--tensor {}: {} is given already, as {}", t, name, a.files[name]));
+    a.files[name] = file;
+  }
   std::map<std::string, std::string> outputs;
-  for (auto &t : a.outputs) outputs.insert(name_and_file("--output", t));
+  for (auto &t : a.outputs) {
+    const auto [name, file] = name_and_file("--output", t);
+    if (!outputs.insert({name, file}).second) throw Error(fmt::format("--output {}: {} is given already, as {}", t, name, outputs[name]));
+    require_writable("--output", file);
+  }
+  require_writable("--out", a.out);
 
   // Read before anything is compiled: a bad file is said at once.
   std::map<std::string, Tensor> given;
@@ -43,25 +62,28 @@ void run(RunArguments a, const Settings &s) {
     Tensor t = pass.make(name);
     if (i < inputs) {
       const auto from = given.find(name);
-      if (from == given.end()) throw Error(fmt::format("pass {} reads {}: expected --{} FILE", a.pass, name, name == "target" || name == "rate" ? "tensor " + name + "=" : name));
-      Tensor source = from->second;
-      if (name == "weight" && source.shape() != t.shape()) throw Error(fmt::format("{}: expected {} for {}, got {}", a.files[name], shape_text(t.shape()), name, shape_text(source.shape())));
-      if (source.shape() != t.shape()) {
-        if (source.elements() != t.elements()) throw Error(fmt::format("{}: expected {} for {}, got {}", a.files[name], shape_text(t.shape()), name, shape_text(source.shape())));
-        source = source.reshaped(t.shape());
-      }
-      t.copy_from(source);
+      if (from == given.end()) throw Error(fmt::format("pass {} reads {}: expected {}FILE, got none", a.pass, name, option(name)));
+      const std::string source = option(name) + a.files[name];
+      // Weights come in the order of files, whatever order the pass reads.
+      const auto packer = name == "weight" ? library.find(kernel_name, kind == PassKind::input_gradient ? "pack_weight_for_input_gradient" : "pack_weight") : std::nullopt;
+      if (packer && packer->name() != pass.name()) (*packer)({{"from", with_leading_ones(from->second, r.problem.weight_shape(), source)}, {"weight", t}});
+      else t.copy_from(with_leading_ones(from->second, t.shape(), source));
     }
     tensors.push_back({name, t});
   }
   for (auto &[name, t] : given)
     if (std::none_of(tensors.begin(), tensors.begin() + inputs, [&, &n = name](auto &x) { return x.first == n; }))
-      throw Error(fmt::format("--{}: pass {} does not read it", name, a.pass));
+      throw Error(fmt::format("{}{}: pass {} does not read it", option(name), a.files[name], a.pass));
   for (auto &[name, file] : outputs)
     if (std::none_of(tensors.begin() + inputs, tensors.end(), [&, &n = name](auto &x) { return x.first == n; }))
       throw Error(fmt::format("--output {}={}: pass {} does not write it", name, file, a.pass));
+  const std::string &first = tensors[size_t(inputs)].first;
+  if (!a.out.empty() && !outputs.insert({first, a.out}).second)
+    throw Error(fmt::format("--output {}={}: expected it once, got --out {} too", first, outputs[first], a.out));
+  for (auto one = outputs.begin(); one != outputs.end(); ++one)
+    for (auto other = outputs.begin(); other != one; ++other)
+      refuse_same_file("--output " + one->first, one->second, "--output " + other->first, other->second);
   pass.run(tensors);
-  if (!a.out.empty()) outputs[tensors[size_t(inputs)].first] = a.out;
   nlohmann::json j = {{"problem", r.problem.str()}, {"pass", a.pass}, {"level", library.level()}, {"outputs", nlohmann::json::array()}};
   for (int i = inputs; i < pass.arguments(); i++) {
     const auto &[name, t] = tensors[size_t(i)];
@@ -70,7 +92,7 @@ void run(RunArguments a, const Settings &s) {
     if (t.elements() == 1) o["value"] = t.at(Shape(size_t(t.rank()), 0));
     j["outputs"].push_back(o);
   }
-  if (s.json) std::cout << j.dump(2) << std::endl;
+  if (s.json) print_json(j);
   else if (!s.quiet)
     for (auto &o : j["outputs"])
       std::cout << fmt::format("{} {}{}{}\n", o["name"].get<std::string>(), shape_text(o["shape"].get<Shape>()),
@@ -85,7 +107,7 @@ void add_run(CLI::App &app, Settings &s) {
   auto a = std::make_shared<RunArguments>();
   sub->add_option("PROBLEM", a->problem, "problem text")->required();
   sub->add_option("--pass", a->pass, "pass to run")->required();
-  for (const char *name : {"x", "weight", "bias", "dy", "y"}) sub->add_option(fmt::format("--{}", name), a->files[name], fmt::format("{} (.npy)", name));
+  for (const char *name : named) sub->add_option(fmt::format("--{}", name), a->files[name], fmt::format("{} (.npy)", name));
   sub->add_option("--tensor", a->tensors, "NAME=FILE: any other tensor that the pass reads");
   sub->add_option("--out", a->out, "the pass's (first) result (.npy)");
   sub->add_option("--output", a->outputs, "NAME=FILE: a result by name");

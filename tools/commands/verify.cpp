@@ -15,6 +15,7 @@ struct VerifyArguments {
 };
 
 void verify(const VerifyArguments &a, const Settings &s) {
+  require_writable("--output", a.out);
   const Problem p = Problem::parse(a.problem);
   GateOptions o;
   o.passes = parse_passes(a.passes, p);
@@ -33,8 +34,8 @@ void verify(const VerifyArguments &a, const Settings &s) {
                                  g.figures.real_elements, 100 * g.figures.worst_share, g.figures.adjoint ? ", adjoint" : "", g.schedule);
     }
   }
-  if (!a.out.empty()) write_file(a.out, j.dump(2) + "\n");
-  if (s.json) std::cout << j.dump(2) << std::endl;
+  if (!a.out.empty()) write_file(a.out, json_text(j));
+  if (s.json) print_json(j);
 }
 
 }  // namespace
@@ -45,9 +46,9 @@ void add_verify(CLI::App &app, Settings &s) {
   sub->add_option("PROBLEM", a->problem, "problem text")->required();
   sub->add_option("--passes", a->passes, "names separated by commas, or all")->capture_default_str();
   sub->add_option("--schedules", a->schedules, "chosen, all, or extremes: all, with each knob at its ends too")
-      ->check(CLI::IsMember({"chosen", "all", "extremes"}))
+      ->check(one_of({"chosen", "all", "extremes"}))
       ->capture_default_str();
-  sub->add_option("--seed", a->seed, "of the data")->capture_default_str();
+  sub->add_option("--seed", a->seed, "of the data")->check(whole_number(0, UINT64_MAX))->capture_default_str();
   sub->add_option("-o,--output", a->out, "the certificate (.json)");
   add_settings(*sub, s);
   sub->callback([a, &s] { verify(*a, s); });

@@ -1,0 +1,209 @@
+// Instruction levels: which one a processor gets, that each is right, and that none uses what its check does not ask for.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <fstream>
+#include <regex>
+#include <set>
+#include <sstream>
+#include "convsmith/error.h"
+#include "convsmith/file.h"
+#include "emitted.h"
+#include "tools/support/process.h"
+#include "tools/verify/certificate.h"
+
+namespace convsmith {
+namespace {
+
+const std::vector<std::string> all_levels = {"x86-64-avx512-vnni", "x86-64-avx512", "x86-64-avx2", "x86-64"};
+
+#if defined(__x86_64__)
+
+// What the system says, by its own names: another source than the library's CPUID.
+std::set<std::string> system_levels() {
+  std::ifstream file("/proc/cpuinfo");
+  std::set<std::string> flags;
+  for (std::string line; flags.empty() && std::getline(file, line);)
+    if (line.starts_with("flags")) {
+      std::istringstream words(line.substr(line.find(':') + 1));
+      for (std::string word; words >> word;) flags.insert(word);
+    }
+  std::set<std::string> levels = {"x86-64"};
+  const std::pair<const char *, std::vector<const char *>> needs[] = {
+      {"x86-64-avx2", {"avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe", "popcnt", "ssse3", "sse4_1", "sse4_2"}},
+      {"x86-64-avx512", {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}},
+      {"x86-64-avx512-vnni",
+       {"avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq", "avx512_bf16"}}};
+  for (const auto &[level, names] : needs) {
+    for (const char *name : names)
+      if (!flags.count(name)) return levels;
+    levels.insert(level);
+  }
+  return levels;
+}
+
+std::string best_of(const std::set<std::string> &levels) {
+  for (const std::string &level : all_levels)
+    if (levels.count(level)) return level;
+  return "none";
+}
+
+// What levels.c must print on a processor with these levels.
+std::vector<std::string> right_answers(const std::set<std::string> &levels) {
+  std::vector<std::string> lines = {"chosen: " + best_of(levels), best_of(levels) + ": 0 wrong"};
+  std::string now = best_of(levels);
+  for (const std::string &level : all_levels)
+    lines.push_back(levels.count(level) ? (now = level) + ": 0 wrong"
+                                        : level + ": status 3, stays so: level " + level +
+                                              ": this processor lacks some of its instructions");
+  return lines;
+}
+
+class Dispatch : public testing::Test {
+ protected:
+  Dispatch() : program_(folder_ / "levels") {
+    std::vector<std::string> command = {"cc", "-std=c99", "-O0", consumer_source("levels.c"), "-o", program_};
+    command.insert(command.end(), {"-I" + demo().folder.string(), demo().archive()});
+    command.insert(command.end(), c_library.begin(), c_library.end());
+    output_of(command);
+  }
+  TestFolder folder_;
+  std::string program_;
+};
+
+TEST_F(Dispatch, TakesTheBestLevelOfThisProcessor) {
+  EXPECT_THAT(lines_of(output_of({program_})), testing::ElementsAreArray(right_answers(system_levels())));
+  for (const std::string &level : all_levels)
+    if (!system_levels().count(level)) std::cout << level << " cannot run on this processor\n";
+}
+
+// Emulated processors, also such as lack one feature of a level.
+TEST_F(Dispatch, TakesTheBestLevelOfOtherProcessors) {
+  if (!has_command("qemu-x86_64")) GTEST_SKIP() << "needs qemu-x86_64";
+  const std::set<std::string> base = {"x86-64"}, haswell = {"x86-64", "x86-64-avx2"};
+  EXPECT_THAT(lines_of(output_of({"qemu-x86_64", "-cpu", "Nehalem", program_})),
+              testing::ElementsAreArray(right_answers(base)));
+  const ProcessResult r = run_process({"qemu-x86_64", "-cpu", "Haswell", program_});
+  if (r.out.starts_with("chosen: x86-64\n")) GTEST_SKIP() << "this qemu emulates no AVX2";
+  EXPECT_THAT(lines_of(r.out), testing::ElementsAreArray(right_answers(haswell)));
+  for (const char *lacking : {"fma", "f16c", "bmi1", "bmi2", "abm", "movbe", "popcnt", "avx", "avx2", "xsave", "ssse3", "sse4.1"})
+    EXPECT_THAT(lines_of(output_of({"qemu-x86_64", "-cpu", std::string("Haswell,-") + lacking, program_})),
+                testing::ElementsAreArray(right_answers(base)))
+        << "without " << lacking;
+}
+
+TEST(Levels, EveryOneIsExactOnIntegers) {
+  const Library library = demo().open();
+  EXPECT_EQ(library.levels(), all_levels);
+  EXPECT_EQ(library.level(), best_of(system_levels()));
+  for (const std::string &level : library.levels()) {
+    if (!system_levels().count(level)) {
+      std::cout << level << " cannot run on this processor\n";
+      const std::string before = library.level();
+      EXPECT_THROW(library.set_level(level), Error);
+      EXPECT_EQ(library.level(), before);
+      continue;
+    }
+    library.set_level(level);
+    EXPECT_EQ(library.level(), level);
+    for (const KernelRequest &request : demo_kernels()) {
+      std::int64_t exact = 0;
+      for (const PassFigures &figures : check_kernel(library, request, 3)) exact += figures.exact_elements;
+      EXPECT_GT(exact, 0) << level;
+    }
+  }
+}
+
+TEST(Levels, RefusesWhatIsNoLevel) {
+  const Library library = demo().open();
+  convsmith_error error{};
+  for (const std::int32_t level : {-1, 4, INT32_MAX}) {
+    EXPECT_EQ(library.table().set_level(level, &error), CONVSMITH_BAD_ARGUMENT);
+    EXPECT_EQ(error.message, "level: expected 0 to 3, got " + std::to_string(level));
+    EXPECT_EQ(library.table().set_level(level, nullptr), CONVSMITH_BAD_ARGUMENT);
+  }
+}
+
+#endif
+
+// The assembler's names for exactly what `supports_level` of the C layer asks CPUID for, level by level.
+const std::map<std::string, std::string> checked_features = [] {
+  const std::string base = "generic64", avx2 = base + "+sse4.2+avx2+fma+f16c+bmi+bmi2+lzcnt+movbe+popcnt",
+                    avx512 = avx2 + "+avx512f+avx512cd+avx512dq+avx512bw+avx512vl",
+                    vnni = avx512 +
+                           "+avx512ifma+avx512_vbmi+avx512_vbmi2+avx512_vnni+avx512_bitalg+avx512_vpopcntdq"
+                           "+avx512_bf16";
+  return std::map<std::string, std::string>{
+      {"x86-64", base}, {"x86-64-avx2", avx2}, {"x86-64-avx512", avx512}, {"x86-64-avx512-vnni", vnni}};
+}();
+
+// The instructions of an object as an assembler reads them again; targets of jumps say nothing here.
+std::string instructions_of(const std::string &object) {
+  static const std::regex symbol("<[^>]*>"), comment("#.*");
+  std::string source;
+  for (const std::string &line : lines_of(output_of({"objdump", "-d", "--no-show-raw-insn", "--no-addresses", object}))) {
+    if (!line.starts_with("\t")) continue;
+    source += std::regex_replace(std::regex_replace(line, comment, ""), symbol, "0") + "\n";
+  }
+  return source;
+}
+
+// The assembler's complaints, one for each instruction that needs more than these features.
+std::string foreign_instructions(const std::string &source, const std::string &features) {
+  const TestFolder folder;
+  write_file(folder / "source.s", source);
+  const ProcessResult r = run_process({"as", "-march=" + features, "-o", folder / "object.o", folder / "source.s"});
+  return r.exit_code == 0 ? "" : r.err.substr(0, 2000);
+}
+
+// Each also lacks what AMD or Intel alone has, or what came later; a check that could not see it would be none.
+TEST(Instructions, ForeignOnesAreSeen) {
+  const std::vector<std::pair<std::string, std::vector<const char *>>> foreign = {
+      {"x86-64", {"vaddps %xmm0,%xmm1,%xmm2", "pshufb %xmm0,%xmm1", "popcnt %eax,%eax", "shlx %eax,%ebx,%ecx"}},
+      {"x86-64-avx2", {"vaddps %zmm0,%zmm1,%zmm2", "vaddps %ymm0,%ymm1,%ymm2{%k1}", "kmovw %k0,%eax", "adcx %eax,%ebx"}},
+      {"x86-64-avx512", {"vpdpbusd %zmm0,%zmm1,%zmm2", "vpermb %zmm0,%zmm1,%zmm2", "vdpbf16ps %zmm0,%zmm1,%zmm2"}},
+      {"x86-64-avx512-vnni",
+       {"extrq $1,$2,%xmm1", "insertq %xmm0,%xmm1", "movntss %xmm0,(%rax)", "clzero", "monitorx", "mwaitx",
+        "vfmaddps %xmm0,%xmm1,%xmm2,%xmm3", "vpcomb $1,%xmm0,%xmm1,%xmm2", "vgf2p8affineqb $1,%zmm0,%zmm1,%zmm2",
+        "vaesenc %zmm0,%zmm1,%zmm2", "vpclmulqdq $1,%zmm0,%zmm1,%zmm2", "tdpbssd %tmm0,%tmm1,%tmm2",
+        "vaddph %zmm0,%zmm1,%zmm2", "vp2intersectd %zmm0,%zmm1,%k0", "sha1msg1 %xmm0,%xmm1", "prefetchw (%rax)",
+        "{vex} vpdpbusd %ymm0,%ymm1,%ymm2", "blcs %eax,%ebx"}}};
+  for (const auto &[level, list] : foreign)
+    for (const char *instruction : list)
+      EXPECT_NE(foreign_instructions(std::string("\t") + instruction + "\n", checked_features.at(level)), "")
+          << instruction << " at " << level;
+}
+
+TEST(Instructions, KernelsUseWhatIsCheckedAndNoMore) {
+  if (!has_command("objdump")) GTEST_SKIP() << "needs objdump and as";
+  const TestFolder folder;
+  for (const auto &[level, features] : checked_features) {
+    std::vector<KernelJob> jobs;
+    for (const char *problem : {"ic=5 oc=7 in=9x11 kernel=3 pad=1 bias=1 activation=relu", "ic=3 oc=64 in=57x57 kernel=7 stride=2 pad=3",
+                                "ic=16 oc=16 groups=16 in=30x30 kernel=3 pad=1 layout=channels_first"})
+      for (const PassKind pass : passes_of(Problem::parse(problem))) {
+        KernelJob job;
+        job.problem = problem, job.pass = pass_name(pass), job.target = level, job.cpu = "*";
+        job.function = "kernel" + std::to_string(jobs.size()), job.object = folder / (job.function + ".o");
+        jobs.push_back(job);
+      }
+    compile_kernels_in_one_child(jobs);
+    std::string all;
+    for (const KernelJob &job : jobs) all += instructions_of(job.object);
+    EXPECT_EQ(foreign_instructions(all, features), "") << level;
+    // And each level is more than the one below.
+    const bool zmm = all.find("%zmm") != std::string::npos, ymm = all.find("%ymm") != std::string::npos;
+    EXPECT_EQ(zmm, level.find("avx512") != std::string::npos) << level;
+    EXPECT_EQ(ymm, level != "x86-64") << level;
+  }
+}
+
+// The C layer and the run-time, which run before and beside every level.
+TEST(Instructions, TheRestOfALibraryIsBaseline) {
+  if (!has_command("objdump")) GTEST_SKIP() << "needs objdump and as";
+  const Emitted base = emitted("base", {kernel("edge", "forward", "in=6x8 kernel=1x2")}, "x86-64");
+  // xgetbv, behind its CPUID bit.
+  EXPECT_EQ(foreign_instructions(instructions_of(base.archive()), "generic64+xsave"), "");
+}
+
+}  // namespace
+}  // namespace convsmith
