@@ -139,7 +139,7 @@ Func padded(const std::string &name, Func f, const Problem &p, bool output, bool
 // (vector channel % panel, other channel, k..., vector channel / panel, g).
 Func weights(const Workload &w, Func buffer, bool transposed) {
   std::vector<Var> v = {Var("wc"), Var("wr"), Var("wg")};
-  for (int d = 0; d < w.problem.rank; d++) v.push_back(Var("k" + std::to_string(d)));
+  for (int d = 0; d < w.problem.rank; d++) v.push_back(numbered("k", d));
   Index at;
   if (w.panel) {
     at = {v[0] % w.panel, v[1]};
@@ -192,7 +192,7 @@ Stages gather(const Workload &w, bool gradient, Func in, Func weight, const Fini
   Expr residue = 0;
   int residues = 1;
   for (int d = 0; d < p.rank; d++) {
-    Var x("s" + std::to_string(d));
+    const Var x = numbered("s", d);
     const int period = gradient ? axes[d].stride : 1;
     s.free.push_back({x, gradient ? axes[d].in : axes[d].out, period});
     v.push_back(x), sum_at.push_back(period == 1 ? Expr(x) : x / period);
@@ -216,14 +216,14 @@ Stages gather(const Workload &w, bool gradient, Func in, Func weight, const Fini
       values.push_back(0.f);
       continue;
     }
-    RDom r(from_zero(domain), "r" + std::to_string(m));
+    RDom r(from_zero(domain), std::string("r").append(std::to_string(m)));
     Index read, tap = {c, r[0], g};
     for (int d = 0; d < p.rank; d++) {
       tap.push_back(t[d].first + r[d + 1] * t[d].step);
       read.push_back(v[d] * t[d].scale + r[d + 1] * t[d].move + t[d].base);
       if (trim && d > 0) r.where(read[d] >= 0 && read[d] < (gradient ? axes[d].out : axes[d].in));
     }
-    Func acc("acc" + std::to_string(m));
+    Func acc(std::string("acc").append(std::to_string(m)));
     const Expr summed = ch.depthwise ? Expr(c) : Expr(r[0]);
     acc(tensor_index(c, g, v, n)) = 0.f;
     acc(tensor_index(c, g, v, n)) += filter(tap) * s.padded(space_first(tensor_index(summed, g, read, n), x_first));
@@ -259,7 +259,7 @@ Stages weight_gradient(const Workload &w, Func x, Func dy, const Finish &finish)
   Index o, i, at = {co, ci, g};
   std::vector<Axis> kernel;
   for (int d = 0; d < p.rank; d++) {
-    Var v("k" + std::to_string(d));
+    const Var v = numbered("k", d);
     kernel.push_back({v, axes[d].kernel});
     at.push_back(v), o.push_back(r[d]);
     i.push_back(o[d] * axes[d].stride + v * axes[d].dilation - axes[d].lo);

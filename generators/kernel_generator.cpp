@@ -33,7 +33,7 @@ class ConvKernel : public Generator<ConvKernel> {
       }
       Func constant("weight");
       std::vector<Var> v;
-      for (int d = 0; d < weight.dimensions(); d++) v.push_back(Var("w" + std::to_string(d)));
+      for (int d = 0; d < weight.dimensions(); d++) v.push_back(numbered("w", d));
       constant(v) = weight(std::vector<Expr>(v.begin(), v.end()));
       funcs.push_back(constant);
     }

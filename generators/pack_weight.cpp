@@ -24,7 +24,7 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
   Stages s;
   std::vector<Var> v;
   for (size_t d = 0; d < packed.dims.size(); d++) {
-    v.push_back(Var("w" + std::to_string(d)));
+    v.push_back(numbered("w", d));
     s.free.push_back({v[d], packed.dims[d].extent});
   }
   s.out = Func("packed");

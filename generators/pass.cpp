@@ -56,8 +56,8 @@ const char *missing_word(const Problem &p) {
 // A batch of none is for a kernel that takes any batch; one made for it alone could do nothing.
 void refuse_empty_batch(const Problem &p) {
   if (p.n == 0)
-    throw Error(fmt::format("n=0: expected at least 1 (an empty batch comes with n=?, which is not available yet), in \"{}\"",
-                            p.str()));
+    throw Error(fmt::format(
+        "n=0: expected at least 1 (an empty batch comes with n=?, which is not available yet), in \"{}\"", p.str()));
 }
 
 // Generated code indexes with 32 bits, and rounds the last tile of an axis up.

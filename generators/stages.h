@@ -12,6 +12,9 @@
 
 namespace convsmith {
 
+/// The Var of axis i: "k0", "k1", …
+inline Halide::Var numbered(std::string stem, int i) { return Halide::Var(stem += std::to_string(i)); }
+
 struct Workload {
   Problem problem;
   PassKind pass;

@@ -96,7 +96,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
       inner.push_back(in), o = out;
     }
     if (cut == 0) inner.push_back(o);
-    else blocks.push_back({o, Var("part_" + std::to_string(i))}), outer.push_back(o);
+    else blocks.push_back({o, numbered("part_", i)}), outer.push_back(o);
   }
   Func part = acc.update(0).rfactor(blocks);
 

@@ -75,7 +75,7 @@ LoopLevel parallel_tasks(Func f, const Loops &l) {
   if (l.block.empty()) return LoopLevel::root();
   Var task = l.block[0].var;
   for (size_t i = 1; i < l.block.size(); i++) {
-    Var next("task" + std::to_string(i));
+    const Var next = numbered("task", i);
     f.fuse(task, l.block[i], next);
     task = next;
   }

@@ -130,19 +130,20 @@ const std::map<std::string, std::string> checked_features = [] {
   const std::string base = "generic64", avx2 = base + "+sse4.2+avx2+fma+f16c+bmi+bmi2+lzcnt+movbe+popcnt",
                     avx512 = avx2 + "+avx512f+avx512cd+avx512dq+avx512bw+avx512vl",
                     vnni = avx512 +
-                           "+avx512ifma+avx512_vbmi+avx512_vbmi2+avx512_vnni+avx512_bitalg+avx512_vpopcntdq"
+                           "+avx512ifma+avx512vbmi+avx512_vbmi2+avx512_vnni+avx512_bitalg+avx512_vpopcntdq"
                            "+avx512_bf16";
   return std::map<std::string, std::string>{
       {"x86-64", base}, {"x86-64-avx2", avx2}, {"x86-64-avx512", avx512}, {"x86-64-avx512-vnni", vnni}};
 }();
 
-// The instructions of an object as an assembler reads them again; targets of jumps say nothing here.
+// The instructions of an object as an assembler reads them again; targets of jumps and padding say nothing here, and
+// `rep bsf`, which every processor runs, is disassembled as the tzcnt that it is on newer ones.
 std::string instructions_of(const std::string &object) {
-  static const std::regex symbol("<[^>]*>"), comment("#.*");
+  static const std::regex symbol("<[^>]*>"), comment("#.*"), padding("\\bnop[wlq]?\\b"), count("\\btzcnt\\b");
   std::string source;
   for (const std::string &line : lines_of(output_of({"objdump", "-d", "--no-show-raw-insn", "--no-addresses", object}))) {
-    if (!line.starts_with("\t")) continue;
-    source += std::regex_replace(std::regex_replace(line, comment, ""), symbol, "0") + "\n";
+    if (!line.starts_with("\t") || std::regex_search(line, padding)) continue;
+    source += std::regex_replace(std::regex_replace(std::regex_replace(line, comment, ""), symbol, "0"), count, "bsf") + "\n";
   }
   return source;
 }

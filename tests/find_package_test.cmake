@@ -109,7 +109,8 @@ foreach(entry IN LISTS errors)
   list(GET entry 2 wanted)
   string(REPLACE ") " ")\n" call "${call}")
   execute_process(
-    COMMAND ${CMAKE_COMMAND} -S ${SOURCE}/tests/find_package -B ${FOLDER}/${language}_error_build ${toolchain} -D LANGUAGE=${language} -D CALL=${call}
+    COMMAND ${CMAKE_COMMAND} -S ${SOURCE}/tests/find_package -B ${FOLDER}/${language}_error_build ${toolchain}
+            -D LANGUAGE=${language} -D CALL=${call}
     OUTPUT_QUIET ERROR_VARIABLE output RESULT_VARIABLE result)
   if(NOT result)
     message(FATAL_ERROR "${call}\nexpected an error: ${wanted}")

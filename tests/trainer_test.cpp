@@ -18,7 +18,6 @@ TEST(Curvature, OfTheWorkedExample) {
   EXPECT_NEAR(c.smallest, 12, 1e-4);
   EXPECT_NEAR(c.largest_stable_rate(), 1 / 30.0, 1e-7);
   EXPECT_NEAR(c.best_rate(), 1 / 36.0, 1e-7);
-  const double sum = std::sqrt(60) + std::sqrt(12), difference = std::sqrt(60) - std::sqrt(12);
   EXPECT_NEAR(c.heavy_ball_rate(), 1.0 / 30, 1e-7);
   EXPECT_NEAR(c.heavy_ball_momentum(), (1 - std::sqrt(0.4)) * (1 - std::sqrt(0.4)), 1e-6);
   EXPECT_EQ(edge.weight().data<float>()[0], -0.58187f);
@@ -111,7 +110,8 @@ TEST(Trainer, BestRatesConvergeAsTheirFormulasSay) {
   options.rate = c.heavy_ball_rate();
   options.momentum = c.heavy_ball_momentum();
   const TrainResult heavy = train(other, edge_input(), edge_target(), options);
-  EXPECT_LT(heavy.losses.back(), 0.1 * plain.losses.back());
+  // Its slowest mode shrinks by 1 - sqrt(0.4) a step, the loss by the square of that, a factor of the step aside.
+  EXPECT_LT(heavy.losses.back(), 1e-4 * heavy.losses.front());
 }
 
 TEST(Trainer, LearnsAPackedLayer) {

@@ -1,14 +1,14 @@
 // The command: convsmith SUBCOMMAND …
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <iostream>
+#include <new>
 #include "commands/command.h"
 #include "convsmith/error.h"
 #include "convsmith/trainer.h"
 #include "tools/emit/kernel_job.h"
 #include "tools/support/interrupt.h"
 #include "tools/verify/certificate.h"
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-#include <iostream>
-#include <new>
 
 namespace convsmith {
 
@@ -43,22 +43,27 @@ std::string usage_error(const CLI::App &app, const CLI::ParseError &error) {
   const bool missing = dynamic_cast<const CLI::RequiredError *>(&error) != nullptr;
   if (chosen.empty()) {
     if (!unknown.empty() && unknown[0][0] == '-')
-      return fmt::format("expected a subcommand or an option of convsmith, got \"{}\"; see convsmith --help", unknown[0]);
+      return fmt::format("expected a subcommand or an option of convsmith, got \"{}\"; see convsmith --help",
+                         unknown[0]);
     if (!missing && unknown.empty()) return fmt::format("{}; see convsmith --help", error.what());
     std::vector<std::string> names;
-    for (const CLI::App *sub : app.get_subcommands([](const CLI::App *) { return true; })) names.push_back(sub->get_name());
+    for (const CLI::App *sub : app.get_subcommands([](const CLI::App *) { return true; }))
+      names.push_back(sub->get_name());
     return fmt::format("expected a subcommand, one of {}, got {}", fmt::join(names, ", "),
                        unknown.empty() ? "none" : fmt::format("\"{}\"", unknown[0]));
   }
   const std::string name = chosen[0]->get_name();
   std::string what = error.what();
   if (!unknown.empty() && (missing || dynamic_cast<const CLI::ExtrasError *>(&error)))
-    what = fmt::format("expected {} {}, got \"{}\"", unknown[0].starts_with("-") ? "an option of" : "no more arguments to", name, unknown[0]);
+    what = fmt::format("expected {} {}, got \"{}\"",
+                       unknown[0].starts_with("-") ? "an option of" : "no more arguments to", name, unknown[0]);
   return fmt::format("{}; see convsmith {} --help", what, name);
 }
 
 int run(int argc, char **argv) {
-  CLI::App app("convsmith turns a cross-correlation and its extents into ahead-of-time libraries that train and apply kernels.", "convsmith");
+  CLI::App app(
+      "convsmith turns a cross-correlation and its extents into ahead-of-time libraries that train and apply kernels.",
+      "convsmith");
   app.set_version_flag("--version", version_text);
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
@@ -73,14 +78,23 @@ int run(int argc, char **argv) {
   try {
     app.parse(argc, argv);
     return finish();
-  } catch (const CLI::Success &e) { return app.exit(e), finish();  // --help, --version
-  } catch (const CLI::ParseError &e) { return fail(bad_input, usage_error(app, e));
-  } catch (const Interrupted &) { return fail(interrupted_exit, "interrupted");
-  } catch (const CheckFailed &e) { return fail(check_failed, e.what());
-  } catch (const Diverged &e) { return fail(check_failed, e.what());
-  } catch (const Error &e) { return fail(bad_input, e.what());
-  } catch (const std::bad_alloc &) { return fail(bad_input, "out of memory");
-  } catch (const std::exception &e) { return fail(our_fault, e.what()); }
+  } catch (const CLI::Success &e) {
+    return app.exit(e), finish();  // --help, --version
+  } catch (const CLI::ParseError &e) {
+    return fail(bad_input, usage_error(app, e));
+  } catch (const Interrupted &) {
+    return fail(interrupted_exit, "interrupted");
+  } catch (const CheckFailed &e) {
+    return fail(check_failed, e.what());
+  } catch (const Diverged &e) {
+    return fail(check_failed, e.what());
+  } catch (const Error &e) {
+    return fail(bad_input, e.what());
+  } catch (const std::bad_alloc &) {
+    return fail(bad_input, "out of memory");
+  } catch (const std::exception &e) {
+    return fail(our_fault, e.what());
+  }
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include "tools/support/cache.h"
-#include "command.h"
 #include <fmt/format.h>
 #include <iostream>
+#include "command.h"
 
 namespace convsmith {
 
@@ -15,9 +15,13 @@ void add_cache(CLI::App &app, Settings &s) {
     if (*clear) cache.clear();
     const auto entries = cache.entries();
     if (s.json)
-      print_json({{"folder", cache.folder().string()}, {"entries", entries.size()}, {"bytes", cache.size()}, {"limit", cache.limit()}});
+      print_json({{"folder", cache.folder().string()},
+                  {"entries", entries.size()},
+                  {"bytes", cache.size()},
+                  {"limit", cache.limit()}});
     else if (!s.quiet)
-      std::cout << fmt::format("{}: {} entries, {:.1f} MiB of at most {:.0f}\n", cache.folder().string(), entries.size(), double(cache.size()) / (1 << 20), double(cache.limit()) / (1 << 20));
+      std::cout << fmt::format("{}: {} entries, {:.1f} MiB of at most {:.0f}\n", cache.folder().string(),
+                               entries.size(), double(cache.size()) / (1 << 20), double(cache.limit()) / (1 << 20));
   });
 }
 

@@ -1,23 +1,24 @@
 #include "command.h"
-#include "convsmith/error.h"
-#include "convsmith/library.h"
-#include "schedules/levels.h"
-#include "tools/support/progress.h"
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <filesystem>
-#include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <iostream>
-#include <unistd.h>
+#include "convsmith/error.h"
+#include "convsmith/library.h"
+#include "schedules/levels.h"
+#include "tools/support/progress.h"
 
 namespace fs = std::filesystem;
 
 namespace convsmith {
 namespace {
 
-template<class T> bool parse(const std::string &text, T &value) {
+template<class T>
+bool parse(const std::string &text, T &value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   return error == std::errc() && end == text.data() + text.size();
 }
@@ -32,15 +33,21 @@ bool is_special(const std::string &file) {  // a device or a pipe
 void add_settings(CLI::App &app, Settings &s) {
   app.add_flag("--json", s.json, "machine-readable results on standard output");
   app.add_flag("--quiet", s.quiet, "no progress bar and no prose");
-  app.add_option("--target", s.target, "machine to make code for: host, a level (see `convsmith list targets`), or several, T,T…")
+  app.add_option("--target", s.target,
+                 "machine to make code for: host, a level (see `convsmith list targets`), or several, T,T…")
       ->capture_default_str();
-  app.add_option("--threads", s.threads, "threads of the kernels, at most 1024; 0: one a processor")->check(whole_number(0, 1024))->capture_default_str();
+  app.add_option("--threads", s.threads, "threads of the kernels, at most 1024; 0: one a processor")
+      ->check(whole_number(0, 1024))
+      ->capture_default_str();
   app.add_option("--cc", s.cc, "C compiler for the C layer")
-      ->check([](const std::string &text) { return std::string(text.empty() ? "expected a C compiler, got \"\"" : ""); })
+      ->check(
+          [](const std::string &text) { return std::string(text.empty() ? "expected a C compiler, got \"\"" : ""); })
       ->capture_default_str();
 }
 
-std::string json_text(const nlohmann::json &j) { return j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"; }
+std::string json_text(const nlohmann::json &j) {
+  return j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
 
 void print_json(const nlohmann::json &j) { std::cout << json_text(j) << std::flush; }
 
@@ -93,21 +100,26 @@ void require_writable(const std::string &option, const std::string &file) {
   if (is_special(file)) return;
   const fs::path target = fs::exists(file, ignored) ? fs::canonical(file, ignored) : fs::path(file);
   const std::string folder = target.has_parent_path() ? target.parent_path().string() : ".";
-  if (!fs::is_directory(folder, ignored)) throw Error(fmt::format("{} {}: expected a file in a folder, but {} is none", option, file, folder));
+  if (!fs::is_directory(folder, ignored))
+    throw Error(fmt::format("{} {}: expected a file in a folder, but {} is none", option, file, folder));
   if (access(folder.c_str(), W_OK) != 0)
-    throw Error(fmt::format("{} {}: expected a folder that can be written, got {}: {}", option, file, folder, std::generic_category().message(errno)));
+    throw Error(fmt::format("{} {}: expected a folder that can be written, got {}: {}", option, file, folder,
+                            std::generic_category().message(errno)));
 }
 
-void refuse_same_file(const std::string &option, const std::string &file, const std::string &other_option, const std::string &other_file) {
+void refuse_same_file(const std::string &option, const std::string &file, const std::string &other_option,
+                      const std::string &other_file) {
   std::error_code ignored;
   if (file.empty() || other_file.empty() || is_special(file)) return;
-  if (fs::weakly_canonical(fs::absolute(file), ignored) == fs::weakly_canonical(fs::absolute(other_file), ignored) || fs::equivalent(file, other_file, ignored))
+  if (fs::weakly_canonical(fs::absolute(file), ignored) == fs::weakly_canonical(fs::absolute(other_file), ignored) ||
+      fs::equivalent(file, other_file, ignored))
     throw Error(fmt::format("{} {}: expected another file than {} {}", option, file, other_option, other_file));
 }
 
 void require_finite(const Tensor &t, const std::string &source) {
   const std::int64_t at = t.first_not_finite();
-  if (at >= 0) throw Error(fmt::format("{}: expected finite numbers, got a NaN or an infinity at element {}", source, at));
+  if (at >= 0)
+    throw Error(fmt::format("{}: expected finite numbers, got a NaN or an infinity at element {}", source, at));
 }
 
 std::string shape_of(const Tensor &t) { return t.rank() ? shape_text(t.shape()) : "a single number"; }

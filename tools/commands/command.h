@@ -1,9 +1,9 @@
 // The subcommands: one file each, all with this shape.
 #pragma once
-#include "convsmith/library.h"
-#include "tools/emit/library.h"
 #include <CLI/CLI.hpp>
 #include <string>
+#include "convsmith/library.h"
+#include "tools/emit/library.h"
 
 namespace convsmith {
 
@@ -47,7 +47,8 @@ CLI::Validator one_of(std::vector<std::string> words);
 /// Throws Error where a file cannot be made there: to say it before the work, not after. An empty name is none.
 void require_writable(const std::string &option, const std::string &file);
 /// Two files that must not be one: throws Error that names both options.
-void refuse_same_file(const std::string &option, const std::string &file, const std::string &other_option, const std::string &other_file);
+void refuse_same_file(const std::string &option, const std::string &file, const std::string &other_option,
+                      const std::string &other_file);
 
 /// Throws Error where a tensor read from `source` holds a NaN or an infinity.
 void require_finite(const Tensor &, const std::string &source);

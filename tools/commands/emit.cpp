@@ -1,10 +1,10 @@
+#include <fmt/format.h>
+#include <filesystem>
+#include <iostream>
 #include "command.h"
 #include "convsmith/error.h"
 #include "convsmith/npy.h"
 #include "tools/support/progress.h"
-#include <filesystem>
-#include <fmt/format.h>
-#include <iostream>
 
 namespace convsmith {
 namespace {
@@ -29,21 +29,28 @@ void emit(const EmitArguments &a, const Settings &s) {
     KernelRequest *kernel = nullptr;
     for (auto &k : kernels)
       if (k.name == w.substr(0, eq)) kernel = &k;
-    if (eq == std::string::npos || eq + 1 == w.size() || !kernel) throw Error(fmt::format("--weights: expected KERNEL=FILE with a kernel of this library, got \"{}\"", w));
-    if (!kernel->weight.empty()) throw Error(fmt::format("--weights {}: kernel {} has the weights {} already", w, kernel->name, kernel->weight));
+    if (eq == std::string::npos || eq + 1 == w.size() || !kernel)
+      throw Error(fmt::format("--weights: expected KERNEL=FILE with a kernel of this library, got \"{}\"", w));
+    if (!kernel->weight.empty())
+      throw Error(fmt::format("--weights {}: kernel {} has the weights {} already", w, kernel->name, kernel->weight));
     kernel->weight = w.substr(eq + 1);
     const Tensor weight = read_npy(kernel->weight);
     require_finite(weight, kernel->weight);
     if (weight.shape() != kernel->problem.weight_shape())
-      throw Error(fmt::format("--weights {}: expected {}, got {}", w, shape_text(kernel->problem.weight_shape()), shape_of(weight)));
+      throw Error(fmt::format("--weights {}: expected {}, got {}", w, shape_text(kernel->problem.weight_shape()),
+                              shape_of(weight)));
     // Learnt weights are applied, not trained.
-    std::erase_if(kernel->passes, [](PassKind p) { return p != PassKind::forward && p != PassKind::input_gradient && p != PassKind::activation_gradient; });
-    if (kernel->passes.empty()) throw Error(fmt::format("--weights {}: the kernel has no pass that takes constant weights", w));
+    std::erase_if(kernel->passes, [](PassKind p) {
+      return p != PassKind::forward && p != PassKind::input_gradient && p != PassKind::activation_gradient;
+    });
+    if (kernel->passes.empty())
+      throw Error(fmt::format("--weights {}: the kernel has no pass that takes constant weights", w));
   }
   EmitOptions o;
   o.name = a.name.empty() ? std::filesystem::path(a.what).stem().string() : a.name;
   if (a.name.empty() && a.what.find('=') != std::string::npos) o.name = "kernels";
-  o.folder = a.folder, o.targets = s.target, o.cc = s.cc, o.tune_for = a.tune_for, o.records = a.records, o.verify = !a.no_verify;
+  o.folder = a.folder, o.targets = s.target, o.cc = s.cc, o.tune_for = a.tune_for, o.records = a.records,
+  o.verify = !a.no_verify;
   ProgressBar bar("emitting", 1000, s.quiet || s.json);
   o.progress = [&](int done, int all, const std::string &what) { bar.update(std::int64_t(done) * 1000 / all, what); };
   const nlohmann::json m = emit_library(kernels, o);
@@ -53,27 +60,32 @@ void emit(const EmitArguments &a, const Settings &s) {
     return;
   }
   if (s.quiet) return;
-  std::cout << fmt::format("{}/lib{}.a: {} KiB, levels", o.folder, o.name, (m["archive_bytes"].get<std::int64_t>() + 1023) / 1024);
+  std::cout << fmt::format("{}/lib{}.a: {} KiB, levels", o.folder, o.name,
+                           (m["archive_bytes"].get<std::int64_t>() + 1023) / 1024);
   for (auto &level : m["levels"]) std::cout << " " << level.get<std::string>();
   std::cout << "\n";
   for (auto &k : m["kernels"])
     for (auto &p : k["passes"]) {
       const auto &l = p["levels"][0];
-      std::cout << fmt::format("  {:<44} {:>7} bytes  {} {}\n", p["function"].get<std::string>(), l["object_bytes"].get<int>(),
-                               l["schedule"].get<std::string>(), l["knobs"].get<std::string>());
+      std::cout << fmt::format("  {:<44} {:>7} bytes  {} {}\n", p["function"].get<std::string>(),
+                               l["object_bytes"].get<int>(), l["schedule"].get<std::string>(),
+                               l["knobs"].get<std::string>());
     }
   if (!m["certificate"].is_null())
     for (auto &l : m["certificate"]["levels"]) {
       if (l.contains("not_run")) {
-        std::cout << fmt::format("  certificate at {}: not run, {}\n", l["level"].get<std::string>(), l["not_run"].get<std::string>());
+        std::cout << fmt::format("  certificate at {}: not run, {}\n", l["level"].get<std::string>(),
+                                 l["not_run"].get<std::string>());
         continue;
       }
       std::int64_t exact = 0, real = 0;
       double worst = 0;
       for (auto &p : l["passes"])
-        exact += p["exact_elements"].get<std::int64_t>(), real += p["real_elements"].get<std::int64_t>(), worst = std::max(worst, p["worst_share_of_bound"].get<double>());
-      std::cout << fmt::format("  certificate at {}: {} elements exact on integers, {} within {:.0f} % of their error bound\n",
-                               l["level"].get<std::string>(), exact, real, 100 * worst);
+        exact += p["exact_elements"].get<std::int64_t>(), real += p["real_elements"].get<std::int64_t>(),
+            worst = std::max(worst, p["worst_share_of_bound"].get<double>());
+      std::cout << fmt::format(
+          "  certificate at {}: {} elements exact on integers, {} within {:.0f} % of their error bound\n",
+          l["level"].get<std::string>(), exact, real, 100 * worst);
     }
 }
 
@@ -89,7 +101,9 @@ void add_emit(CLI::App &app, Settings &s) {
   sub->add_option("--weights", a->weights, "KERNEL=FILE: weights (.npy) that become constants in the code");
   sub->add_option("--tune-for", a->tune_for, "CPU whose records to use (default: this one where the code is for it)");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
-  sub->add_flag("--verify,!--no-verify", [a](std::int64_t n) { a->no_verify = n < 0; }, "hold the library against the reference (default)");
+  sub->add_flag(
+      "--verify,!--no-verify", [a](std::int64_t n) { a->no_verify = n < 0; },
+      "hold the library against the reference (default)");
   add_settings(*sub, s);
   sub->callback([a, &s] { emit(*a, s); });
 }

@@ -1,3 +1,8 @@
+#include <fmt/format.h>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <iostream>
 #include "command.h"
 #include "convsmith/conv.h"
 #include "convsmith/curvature.h"
@@ -12,17 +17,13 @@
 #include "tools/support/progress.h"
 #include "tools/verify/certificate.h"
 #include "tools/verify/reference.h"
-#include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <fmt/format.h>
-#include <iostream>
 
 namespace convsmith {
 namespace {
 
 struct LearnArguments {
-  std::string from, to, kernel, rate = "auto", loss = "sum_squared", optimizer = "sgd", init, out, plot, compare, pad, stride = "1", border, op = "correlation";
+  std::string from, to, kernel, rate = "auto", loss = "sum_squared", optimizer = "sgd", init, out, plot, compare, pad,
+                                stride = "1", border, op = "correlation";
   int steps = 100;
   std::uint64_t seed = 1;
   bool bias = false;
@@ -41,20 +42,24 @@ int kernel_rank(const std::string &text) {
 Tensor read_array(const std::string &path, int rank) {
   const Tensor t = read_npy(path);
   require_finite(t, path);
-  if (t.elements() == 0) throw Error(fmt::format("{}: expected at least one element, got {}", path, shape_text(t.shape())));
+  if (t.elements() == 0)
+    throw Error(fmt::format("{}: expected at least one element, got {}", path, shape_text(t.shape())));
   Shape s = t.shape();
   if (t.rank() == rank) s.insert(s.begin(), {1, 1});
   else if (t.rank() != rank + 2)
-    throw Error(fmt::format("{}: expected {} axes (one sample of one channel) or {} (N, C and those), got {}", path, rank, rank + 2, shape_of(t)));
+    throw Error(fmt::format("{}: expected {} axes (one sample of one channel) or {} (N, C and those), got {}", path,
+                            rank, rank + 2, shape_of(t)));
   return t.reshaped(s);
 }
 
 // The problem that takes `from` to `to`: padding that keeps the size, or none, as the extents say.
 Problem problem_of(const LearnArguments &a, const Shape &from, const Shape &to, int rank, bool pictures) {
-  if (from[0] != to[0]) throw Error(fmt::format("--to {}: expected {} samples as in --from, got {}", a.to, from[0], to[0]));
+  if (from[0] != to[0])
+    throw Error(fmt::format("--to {}: expected {} samples as in --from, got {}", a.to, from[0], to[0]));
   std::string in;
   for (int i = 0; i < rank; i++) in += fmt::format("{}{}", i ? "x" : "", from[size_t(2 + i)]);
-  const std::string common = fmt::format("op={} n={} ic={} oc={} in={} kernel={} stride={} bias={}", a.op, from[0], from[1], to[1], in, a.kernel, a.stride, a.bias ? 1 : 0);
+  const std::string common = fmt::format("op={} n={} ic={} oc={} in={} kernel={} stride={} bias={}", a.op, from[0],
+                                         from[1], to[1], in, a.kernel, a.stride, a.bias ? 1 : 0);
   const std::string border = a.border.empty() ? (pictures ? "replicate" : "zero") : a.border;
   std::vector<std::string> pads = {a.pad};
   if (a.pad.empty()) {
@@ -62,7 +67,8 @@ Problem problem_of(const LearnArguments &a, const Shape &from, const Shape &to, 
     for (int i = 1; i < rank; i++) any += "x?";
     const Problem k = Problem::parse(fmt::format("in={} kernel={}", any, a.kernel));
     std::string same;
-    for (int i = 0; i < rank; i++) same += fmt::format("{}{}:{}", i ? "x" : "", (k.kernel[size_t(i)] - 1) / 2, k.kernel[size_t(i)] / 2);
+    for (int i = 0; i < rank; i++)
+      same += fmt::format("{}{}:{}", i ? "x" : "", (k.kernel[size_t(i)] - 1) / 2, k.kernel[size_t(i)] / 2);
     pads = {same};
     if (!pictures) pads.insert(pads.begin(), "0");
   }
@@ -91,7 +97,9 @@ double momentum_of(const std::string &optimizer) {
     const auto [at, error] = std::from_chars(optimizer.data() + 9, end, value);
     if (error != std::errc() || at != end) value = -1;
   }
-  if (!(value >= 0 && value < 1)) throw Error(fmt::format("--optimizer: expected sgd, momentum or momentum:B with 0 <= B < 1, got \"{}\"", optimizer));
+  if (!(value >= 0 && value < 1))
+    throw Error(
+        fmt::format("--optimizer: expected sgd, momentum or momentum:B with 0 <= B < 1, got \"{}\"", optimizer));
   return value;
 }
 
@@ -101,7 +109,8 @@ std::vector<double> centred(const Tensor &kernel, std::int64_t kh, std::int64_t 
   if (h > kh || w > kw) throw Error(fmt::format("--compare {}: expected at most {}x{}, got {}x{}", name, kh, kw, h, w));
   std::vector<double> v(size_t(kh * kw), 0);
   for (std::int64_t y = 0; y < h; y++)
-    for (std::int64_t x = 0; x < w; x++) v[size_t((y + (kh - 1) / 2 - (h - 1) / 2) * kw + x + (kw - 1) / 2 - (w - 1) / 2)] = kernel.at({0, 0, y, x});
+    for (std::int64_t x = 0; x < w; x++)
+      v[size_t((y + (kh - 1) / 2 - (h - 1) / 2) * kw + x + (kw - 1) / 2 - (w - 1) / 2)] = kernel.at({0, 0, y, x});
   return v;
 }
 
@@ -109,7 +118,8 @@ std::string side_by_side(const std::vector<double> &learnt, const std::vector<do
   std::string text = fmt::format("{:<{}}   {}\n", "learnt", 9 * columns, "known");
   for (size_t row = 0; row * size_t(columns) < learnt.size(); row++) {
     for (const auto *list : {&learnt, &known}) {
-      for (std::int64_t c = 0; c < columns; c++) text += fmt::format("{:9.4f}", (*list)[row * size_t(columns) + size_t(c)]);
+      for (std::int64_t c = 0; c < columns; c++)
+        text += fmt::format("{:9.4f}", (*list)[row * size_t(columns) + size_t(c)]);
       text += list == &learnt ? "   " : "\n";
     }
   }
@@ -128,7 +138,8 @@ void learn(const LearnArguments &a, const Settings &s) {
   require_writable("--out", a.out);
   require_writable("--plot", a.plot);
   const bool pictures = !is_array(a.from);
-  if (pictures == is_array(a.to)) throw Error(fmt::format("--to {}: expected {} like --from", a.to, pictures ? "a picture" : "a .npy file"));
+  if (pictures == is_array(a.to))
+    throw Error(fmt::format("--to {}: expected {} like --from", a.to, pictures ? "a picture" : "a .npy file"));
   int rank = kernel_rank(a.kernel);
   Tensor x, target;
   if (pictures) {
@@ -159,10 +170,15 @@ void learn(const LearnArguments &a, const Settings &s) {
   if (a.rate != "auto") {
     const char *end = a.rate.data() + a.rate.size();
     const auto [at, error] = std::from_chars(a.rate.data(), end, o.rate);
-    if (error != std::errc() || at != end || !(o.rate > 0) || !std::isfinite(o.rate)) throw Error(fmt::format("--lr: expected auto or a number above 0, got \"{}\"", a.rate));
+    if (error != std::errc() || at != end || !(o.rate > 0) || !std::isfinite(o.rate))
+      throw Error(fmt::format("--lr: expected auto or a number above 0, got \"{}\"", a.rate));
   }
 
-  KernelRequest r{kernel_name, parse_passes(p.bias ? "forward,weight_gradient,bias_gradient" : "forward,weight_gradient", p), p, "", {}};
+  KernelRequest r{kernel_name,
+                  parse_passes(p.bias ? "forward,weight_gradient,bias_gradient" : "forward,weight_gradient", p),
+                  p,
+                  "",
+                  {}};
   const Library library = load_kernel(r, s);
   Conv layer(library, kernel_name);
   if (init.defined()) layer.set_weight(init);
@@ -189,7 +205,8 @@ void learn(const LearnArguments &a, const Settings &s) {
 
   const std::vector<double> learnt = dense<double>(layer.weight());
   if (!a.out.empty()) write_npy(a.out, layer.weight());
-  if (!a.plot.empty()) write_file(a.plot, loss_curve_svg(result.losses, fmt::format("learning {} from {}", a.kernel, a.from)));
+  if (!a.plot.empty())
+    write_file(a.plot, loss_curve_svg(result.losses, fmt::format("learning {} from {}", a.kernel, a.from)));
   j["losses"] = result.losses, j["final_loss"] = final_loss, j["kernel"] = learnt, j["kernel_shape"] = p.weight_shape();
   if (p.bias) j["bias"] = dense<double>(layer.bias());
   double apart = 0;
@@ -199,17 +216,22 @@ void learn(const LearnArguments &a, const Settings &s) {
   if (s.json) {
     print_json(j);
   } else if (!s.quiet) {
-    std::cout << fmt::format("{}\nlr {:.6g}{}, {}\n", p.str(), o.rate, o.momentum > 0 ? fmt::format(", momentum {:.6g}", o.momentum) : "", o.loss.name());
+    std::cout << fmt::format("{}\nlr {:.6g}{}, {}\n", p.str(), o.rate,
+                             o.momentum > 0 ? fmt::format(", momentum {:.6g}", o.momentum) : "", o.loss.name());
     const size_t n = result.losses.size(), every = std::max<size_t>(1, n / 10);
     for (size_t i = 0; i < n; i++)
-      if (n <= 10 ? true : (i + 1) % every == 0) std::cout << fmt::format("step {:>5}  loss {}\n", i + 1, loss_text(result.losses[i]));
+      if (n <= 10 ? true : (i + 1) % every == 0)
+        std::cout << fmt::format("step {:>5}  loss {}\n", i + 1, loss_text(result.losses[i]));
     std::cout << fmt::format("after {} updates  loss {:.6g}\n", result.updates, final_loss);
     const std::int64_t columns = p.kernel[size_t(p.rank - 1)];
-    if (known.defined()) std::cout << side_by_side(learnt, known_values, columns) << fmt::format("largest difference {:.5f}\n", apart);
+    if (known.defined())
+      std::cout << side_by_side(learnt, known_values, columns) << fmt::format("largest difference {:.5f}\n", apart);
     else if (learnt.size() <= 256) std::cout << "kernel\n" << matrix_text(learnt, columns);
     if (p.bias) std::cout << "bias\n" << matrix_text(dense<double>(layer.bias()), p.oc);
   }
-  if (a.within >= 0 && apart > a.within) throw CheckFailed(fmt::format("the learnt kernel: expected within {} of {}, got {:.5f}", a.within, a.compare, apart));
+  if (a.within >= 0 && apart > a.within)
+    throw CheckFailed(
+        fmt::format("the learnt kernel: expected within {} of {}, got {:.5f}", a.within, a.compare, apart));
 }
 
 }  // namespace
@@ -223,19 +245,30 @@ void add_learn(CLI::App &app, Settings &s) {
   sub->add_option("--lr", a->rate, "learning rate, or auto: from the curvature of the loss")->capture_default_str();
   sub->add_option("--steps", a->steps, "updates")->check(whole_number(0, 100'000'000))->capture_default_str();
   sub->add_option("--loss", a->loss, "sum_squared or mean_squared")->capture_default_str();
-  sub->add_option("--optimizer", a->optimizer, "sgd, momentum (with --lr auto: the best factor, else 0.9) or momentum:B")->capture_default_str();
+  sub->add_option("--optimizer", a->optimizer,
+                  "sgd, momentum (with --lr auto: the best factor, else 0.9) or momentum:B")
+      ->capture_default_str();
   sub->add_option("--init", a->init, "first kernel (.npy; default: random)");
-  sub->add_option("--seed", a->seed, "of the random first kernel")->check(whole_number(0, UINT64_MAX))->capture_default_str();
-  sub->add_option("--tolerance", a->tolerance, "stop at a loss of at most this")->check(number_from(0))->capture_default_str();
+  sub->add_option("--seed", a->seed, "of the random first kernel")
+      ->check(whole_number(0, UINT64_MAX))
+      ->capture_default_str();
+  sub->add_option("--tolerance", a->tolerance, "stop at a loss of at most this")
+      ->check(number_from(0))
+      ->capture_default_str();
   sub->add_flag("--bias", a->bias, "learn a bias a channel too");
-  sub->add_option("--op", a->op, "correlation or convolution")->check(one_of({"correlation", "convolution"}))->capture_default_str();
+  sub->add_option("--op", a->op, "correlation or convolution")
+      ->check(one_of({"correlation", "convolution"}))
+      ->capture_default_str();
   sub->add_option("--pad", a->pad, "P or LO:HI (default: none, or what keeps the size, as the extents say)");
   sub->add_option("--stride", a->stride, "stride")->capture_default_str();
   sub->add_option("--border", a->border, "zero, replicate, reflect or wrap (default: zero; replicate for pictures)");
   sub->add_option("--out", a->out, "the learnt kernel (.npy)");
   sub->add_option("--plot", a->plot, "the loss curve (.svg)");
-  sub->add_option("--compare", a->compare, "a known kernel to print beside the learnt one: a name as for apply, or .npy");
-  sub->add_option("--within", a->within, "with --compare: fail where an element differs by more")->check(number_from(0))->needs("--compare");
+  sub->add_option("--compare", a->compare,
+                  "a known kernel to print beside the learnt one: a name as for apply, or .npy");
+  sub->add_option("--within", a->within, "with --compare: fail where an element differs by more")
+      ->check(number_from(0))
+      ->needs("--compare");
   add_settings(*sub, s);
   sub->callback([a, &s] { learn(*a, s); });
 }

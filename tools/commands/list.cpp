@@ -1,8 +1,8 @@
+#include <fmt/format.h>
+#include <iostream>
 #include "command.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
-#include <fmt/format.h>
-#include <iostream>
 
 namespace convsmith {
 namespace {
@@ -10,16 +10,18 @@ namespace {
 nlohmann::json everything() {
   nlohmann::json j;
   j["operators"] = {"correlation", "convolution"};
-  for (const char *pass : {"forward", "input_gradient", "weight_gradient", "bias_gradient", "activation_gradient", "pack_weight",
-                           "pack_weight_for_input_gradient", "train_step"})
+  for (const char *pass : {"forward", "input_gradient", "weight_gradient", "bias_gradient", "activation_gradient",
+                           "pack_weight", "pack_weight_for_input_gradient", "train_step"})
     j["passes"].push_back(pass);
   for (const Schedule *s : schedules()) j["schedules"].push_back(fmt::format("{}@{}", s->name, s->version));
   const std::string own = level_name(host_target());
-  for (auto &t : parse_targets("all")) j["targets"].push_back(level_name(t) + (level_name(t) == own ? " (this machine)" : ""));
+  for (auto &t : parse_targets("all"))
+    j["targets"].push_back(level_name(t) + (level_name(t) == own ? " (this machine)" : ""));
   j["records"] = nlohmann::json::array();
   const RecordBook book = RecordBook::built_in();
   for (auto &r : book.records())
-    j["records"].push_back(fmt::format("{} | {} | {} | {} | {}@{} {}", r.target, r.problem.str(), pass_name(r.pass), r.cpu, r.schedule, r.version, r.knobs.str()));
+    j["records"].push_back(fmt::format("{} | {} | {} | {} | {}@{} {}", r.target, r.problem.str(), pass_name(r.pass),
+                                       r.cpu, r.schedule, r.version, r.knobs.str()));
   return j;
 }
 
@@ -43,7 +45,8 @@ void list(const std::string &what, const Settings &s) {
 void add_list(CLI::App &app, Settings &s) {
   auto *sub = app.add_subcommand("list", "operators, passes, schedules, targets and records");
   auto what = std::make_shared<std::string>();
-  sub->add_option("WHAT", *what, "one of them alone: operators, passes, schedules, targets or records")->check(one_of({"operators", "passes", "schedules", "targets", "records"}));
+  sub->add_option("WHAT", *what, "one of them alone: operators, passes, schedules, targets or records")
+      ->check(one_of({"operators", "passes", "schedules", "targets", "records"}));
   add_settings(*sub, s);
   sub->callback([what, &s] { list(*what, s); });
 }

@@ -1,10 +1,10 @@
 #include "named_kernels.h"
+#include <fmt/format.h>
+#include <charconv>
+#include <cmath>
 #include "command.h"
 #include "convsmith/error.h"
 #include "convsmith/npy.h"
-#include <charconv>
-#include <cmath>
-#include <fmt/format.h>
 
 namespace convsmith {
 namespace {
@@ -42,15 +42,18 @@ Tensor named_kernel(const std::string &name) {
     std::vector<double> values;
     double sum = 0;
     for (int y = -radius; y <= radius; y++)
-      for (int x = -radius; x <= radius; x++) values.push_back(std::exp(-(x * x + y * y) / (2 * sigma * sigma))), sum += values.back();
+      for (int x = -radius; x <= radius; x++)
+        values.push_back(std::exp(-(x * x + y * y) / (2 * sigma * sigma))), sum += values.back();
     for (double &v : values) v /= sum;
     return kernel_of(size, size, values);
   }
   if (!name.ends_with(".npy"))
-    throw Error(fmt::format("kernel: expected a .npy file, edge-x, edge-y, sharpen, laplacian, gaussian:SIGMA or box:N, got \"{}\"", name));
+    throw Error(fmt::format(
+        "kernel: expected a .npy file, edge-x, edge-y, sharpen, laplacian, gaussian:SIGMA or box:N, got \"{}\"", name));
   const Tensor t = read_npy(name);
   const Shape s = t.shape();
-  if (t.elements() == 0) throw Error(fmt::format("{}: expected one kernel, KHxKW or 1x1xKHxKW, got no element in {}", name, shape_text(s)));
+  if (t.elements() == 0)
+    throw Error(fmt::format("{}: expected one kernel, KHxKW or 1x1xKHxKW, got no element in {}", name, shape_text(s)));
   if (s.size() == 2) return t.reshaped({1, 1, s[0], s[1]});
   if (s.size() == 4 && s[0] == 1 && s[1] == 1) return t;
   throw Error(fmt::format("{}: expected one kernel, KHxKW or 1x1xKHxKW, got {}", name, shape_of(t)));

@@ -1,7 +1,7 @@
 // Kernels by name, as `apply` and `learn --compare` take them.
 #pragma once
-#include "convsmith/tensor.h"
 #include <string>
+#include "convsmith/tensor.h"
 
 namespace convsmith {
 

@@ -1,11 +1,11 @@
+#include <fmt/format.h>
+#include <algorithm>
+#include <iostream>
+#include <map>
 #include "command.h"
 #include "convsmith/error.h"
 #include "convsmith/library.h"
 #include "convsmith/npy.h"
-#include <algorithm>
-#include <fmt/format.h>
-#include <iostream>
-#include <map>
 
 namespace convsmith {
 namespace {
@@ -21,7 +21,8 @@ struct RunArguments {
 
 std::pair<std::string, std::string> name_and_file(const std::string &option, const std::string &text) {
   const size_t eq = text.find('=');
-  if (eq == std::string::npos || eq == 0 || eq + 1 == text.size()) throw Error(fmt::format("{}: expected NAME=FILE, got \"{}\"", option, text));
+  if (eq == std::string::npos || eq == 0 || eq + 1 == text.size())
+    throw Error(fmt::format("{}: expected NAME=FILE, got \"{}\"", option, text));
   return {text.substr(0, eq), text.substr(eq + 1)};
 }
 
@@ -37,13 +38,15 @@ void run(RunArguments a, const Settings &s) {
   r.passes = parse_passes(a.pass, r.problem);
   for (auto &t : a.tensors) {
     const auto [name, file] = name_and_file("--tensor", t);
-    if (!a.files[name].empty()) throw Error(fmt::format("--tensor {}: {} is given already, as {}", t, name, a.files[name]));
+    if (!a.files[name].empty())
+      throw Error(fmt::format("--tensor {}: {} is given already, as {}", t, name, a.files[name]));
     a.files[name] = file;
   }
   std::map<std::string, std::string> outputs;
   for (auto &t : a.outputs) {
     const auto [name, file] = name_and_file("--output", t);
-    if (!outputs.insert({name, file}).second) throw Error(fmt::format("--output {}: {} is given already, as {}", t, name, outputs[name]));
+    if (!outputs.insert({name, file}).second)
+      throw Error(fmt::format("--output {}: {} is given already, as {}", t, name, outputs[name]));
     require_writable("--output", file);
   }
   require_writable("--out", a.out);
@@ -62,11 +65,16 @@ void run(RunArguments a, const Settings &s) {
     Tensor t = pass.make(name);
     if (i < inputs) {
       const auto from = given.find(name);
-      if (from == given.end()) throw Error(fmt::format("pass {} reads {}: expected {}FILE, got none", a.pass, name, option(name)));
+      if (from == given.end())
+        throw Error(fmt::format("pass {} reads {}: expected {}FILE, got none", a.pass, name, option(name)));
       const std::string source = option(name) + a.files[name];
       // Weights come in the order of files, whatever order the pass reads.
-      const auto packer = name == "weight" ? library.find(kernel_name, kind == PassKind::input_gradient ? "pack_weight_for_input_gradient" : "pack_weight") : std::nullopt;
-      if (packer && packer->name() != pass.name()) (*packer)({{"from", with_leading_ones(from->second, r.problem.weight_shape(), source)}, {"weight", t}});
+      const auto packer = name == "weight" ? library.find(kernel_name, kind == PassKind::input_gradient
+                                                                           ? "pack_weight_for_input_gradient"
+                                                                           : "pack_weight")
+                                           : std::nullopt;
+      if (packer && packer->name() != pass.name())
+        (*packer)({{"from", with_leading_ones(from->second, r.problem.weight_shape(), source)}, {"weight", t}});
       else t.copy_from(with_leading_ones(from->second, t.shape(), source));
     }
     tensors.push_back({name, t});
@@ -84,11 +92,13 @@ void run(RunArguments a, const Settings &s) {
     for (auto other = outputs.begin(); other != one; ++other)
       refuse_same_file("--output " + one->first, one->second, "--output " + other->first, other->second);
   pass.run(tensors);
-  nlohmann::json j = {{"problem", r.problem.str()}, {"pass", a.pass}, {"level", library.level()}, {"outputs", nlohmann::json::array()}};
+  nlohmann::json j = {
+      {"problem", r.problem.str()}, {"pass", a.pass}, {"level", library.level()}, {"outputs", nlohmann::json::array()}};
   for (int i = inputs; i < pass.arguments(); i++) {
     const auto &[name, t] = tensors[size_t(i)];
     nlohmann::json o = {{"name", name}, {"shape", t.shape()}};
-    if (const auto file = outputs.find(name); file != outputs.end()) write_npy(file->second, t), o["file"] = file->second;
+    if (const auto file = outputs.find(name); file != outputs.end())
+      write_npy(file->second, t), o["file"] = file->second;
     if (t.elements() == 1) o["value"] = t.at(Shape(size_t(t.rank()), 0));
     j["outputs"].push_back(o);
   }
@@ -107,7 +117,8 @@ void add_run(CLI::App &app, Settings &s) {
   auto a = std::make_shared<RunArguments>();
   sub->add_option("PROBLEM", a->problem, "problem text")->required();
   sub->add_option("--pass", a->pass, "pass to run")->required();
-  for (const char *name : named) sub->add_option(fmt::format("--{}", name), a->files[name], fmt::format("{} (.npy)", name));
+  for (const char *name : named)
+    sub->add_option(fmt::format("--{}", name), a->files[name], fmt::format("{} (.npy)", name));
   sub->add_option("--tensor", a->tensors, "NAME=FILE: any other tensor that the pass reads");
   sub->add_option("--out", a->out, "the pass's (first) result (.npy)");
   sub->add_option("--output", a->outputs, "NAME=FILE: a result by name");

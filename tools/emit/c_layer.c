@@ -23,6 +23,7 @@ typedef int (*do_par_for_function)(void *call, task_function task, int min, int 
 extern do_par_for_function halide_set_custom_do_par_for(do_par_for_function f);
 extern int halide_default_do_par_for(void *call, task_function task, int min, int size, uint8_t *closure);
 extern int halide_set_num_threads(int n);
+extern void halide_shutdown_thread_pool(void);
 extern int halide_host_cpu_count(void);
 void halide_error(void *call, const char *message);
 void *halide_malloc(void *call, size_t bytes);
@@ -168,6 +169,8 @@ static convsmith_status select_level(int32_t level, convsmith_error *error) {
 
 static void select_threads(int32_t threads) {
   const int n = threads > 0 ? threads : halide_host_cpu_count();
+  /* The pool only grows: fewer threads take a new one. */
+  if (n < __atomic_load_n(&the_threads, __ATOMIC_ACQUIRE)) halide_shutdown_thread_pool();
   halide_set_num_threads(n);
   __atomic_store_n(&the_threads, n, __ATOMIC_RELEASE);
 }

@@ -23,12 +23,6 @@ std::string quoted(const std::string &text) {
   return q + "\"";
 }
 
-std::string guard(const EmittedLibrary &lib) {
-  std::string g;
-  for (char c : lib.name) g += char(std::toupper(static_cast<unsigned char>(c)));
-  return "CONVSMITH_LIBRARY_" + g;
-}
-
 // "float x[1, 3, 224, 224]; innermost in memory first: C, W, H, N", as the header describes an argument.
 std::string argument_comment(const KernelArgument &a) {
   const bool free_strides = a.fixed < int(a.memory.size()) && a.fixed > 0;
@@ -58,7 +52,7 @@ std::string c_header(const EmittedLibrary &lib) {
   const std::string n = lib.name;
   std::string h = fmt::format("/* {}: kernels emitted by convsmith {}. Link lib{}.a; nothing else is needed but the C library. */\n",
                               n, version_text, n);
-  h += fmt::format("#ifndef {0}\n#define {0}\n\n{1}\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n", guard(lib), abi_text);
+  h += fmt::format("#ifndef CONVSMITH_LIBRARY_{0}\n#define CONVSMITH_LIBRARY_{0}\n\n{1}\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n\n", n, abi_text);
   h += fmt::format(
       "/* Calls may come from several threads at once; the settings below are for the whole library and are made before. */\n"
       "const convsmith_library *{0}_library(void);\n"
@@ -137,13 +131,15 @@ std::string c_source(const EmittedLibrary &lib) {
         "  for (i = 0; i < {0}_spec.arguments; i++) describe(&{0}_arguments[i], &tensors[i]);\n}}\n"
         "static convsmith_status {0}_run(const convsmith_tensor *tensors, convsmith_error *error) {{\n"
         "  return run_pass(&{0}_spec, tensors, error);\n}}\n"
-        "void {0}_init({0}_args *args) {{\n  {0}_init_all(&args->{1});\n}}\n"
+        "/* The struct is its tensors, one after the other. */\n"
+        "typedef char {0}_args_are_tensors[sizeof({0}_args) == {1} * sizeof(convsmith_tensor) ? 1 : -1];\n"
+        "void {0}_init({0}_args *args) {{\n  {0}_init_all((convsmith_tensor *)args);\n}}\n"
         "convsmith_status {0}(const {0}_args *args, convsmith_error *error) {{\n"
-        "  return run_pass(&{0}_spec, args ? &args->{1} : NULL, error);\n}}\n"
+        "  return run_pass(&{0}_spec, (const convsmith_tensor *)args, error);\n}}\n"
         "size_t {0}_workspace(int32_t threads) {{\n  const int32_t level = chosen_level();\n"
         "  if (level >= LEVELS) return 0;\n"
         "  return {0}_spec.serial_bytes[level] + {0}_spec.task_bytes[level] * (size_t)(threads > 0 ? threads : halide_host_cpu_count());\n}}\n\n",
-        f, args[0].name);
+        f, args.size());
   }
   s += "static const convsmith_pass all_passes[] = {\n";
   for (auto &p : lib.passes) {

@@ -29,10 +29,16 @@ struct Reporter : CompileTimeErrorReporter {
 };
 
 // Bytes that a function asks of the allocator: an upper bound, by the sizes of its heap allocations. Those that live
-// at the same time add up; those inside a parallel loop are asked for once a thread.
+// at the same time add up; those inside a parallel loop, whose body is a function of its own by now, are asked for once
+// a thread.
 class Workspace : public Internal::IRVisitor {
  public:
   std::int64_t serial = 0, task = 0;
+
+  void add(const Internal::LoweredFunc &f, bool body_of_parallel_loop) {
+    in_task_ = body_of_parallel_loop;
+    f.body.accept(this);
+  }
 
  private:
   using IRVisitor::visit;
@@ -148,7 +154,7 @@ KernelResult compile(const KernelJob &job) {
   Module module = module_for(w);
   KernelResult r;
   Workspace workspace;
-  for (const Internal::LoweredFunc &f : module.functions()) f.body.accept(&workspace);
+  for (const Internal::LoweredFunc &f : module.functions()) workspace.add(f, f.linkage == LinkageType::Internal);
   // The C layer has checked what the generated assertions would, all but one: that memory was to be had. A kernel that
   // asks for none goes without them, at a third of the size.
   if (!job.assertions && workspace.serial + workspace.task == 0) {

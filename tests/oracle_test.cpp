@@ -1,0 +1,133 @@
+// Gradients against Halide's own differentiation of the forward sum, and activations against finite differences.
+#include "Halide.h"
+#include "emitted.h"
+#include "tools/verify/reference.h"
+#include <cmath>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+namespace convsmith {
+namespace {
+
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::Var;
+using Array = Halide::Buffer<float>;
+
+// A logical tensor as a Halide image whose dimensions are the logical axes, the last one innermost.
+Array image_of(const Tensor &t) {
+  std::vector<int> extents;
+  for (std::int64_t e : t.shape()) extents.insert(extents.begin(), int(e));
+  Array a(extents);
+  const std::vector<float> values = dense<float>(t);
+  std::copy(values.begin(), values.end(), a.data());
+  return a;
+}
+
+// The forward sum written out once more, over [W, H, D, C, N] with missing axes of extent 1, for Halide to differentiate.
+struct Oracle {
+  Array dx, dw, db;
+};
+
+Oracle differentiate(const Problem &p, const Tensor &x, const Tensor &weight, const Tensor &dy) {
+  const int rank = p.rank;
+  Array xb = image_of(x), wb = image_of(weight), dyb = image_of(dy), bb(int(p.oc));
+  bb.fill(0);
+  Func X("x"), W("w"), B("b"), padded("padded"), y("y");
+  std::vector<Var> v;
+  for (int d = 0; d < rank + 2; d++) v.push_back(Var("v" + std::to_string(d)));
+  Var c("c");
+  X(v) = xb(std::vector<Expr>(v.begin(), v.end()));
+  W(v) = wb(std::vector<Expr>(v.begin(), v.end()));
+  B(c) = bb(c);
+  Halide::Region inside(size_t(rank + 2), {Expr(), Expr()});
+  for (int d = 0; d < rank; d++) inside[size_t(d)] = {0, int(p.in[size_t(rank - 1 - d)])};
+  const Func bordered = p.border == Border::zero        ? Halide::BoundaryConditions::constant_exterior(X, 0.f, inside)
+                        : p.border == Border::replicate ? Halide::BoundaryConditions::repeat_edge(X, inside)
+                        : p.border == Border::reflect   ? Halide::BoundaryConditions::mirror_interior(X, inside)
+                                                        : Halide::BoundaryConditions::repeat_image(X, inside);
+  const int icg = int(p.ic / p.groups), ocg = int(p.oc / p.groups);
+  Halide::Region domain = {{0, icg}};
+  for (int d = 0; d < rank; d++) domain.push_back({0, int(p.kernel[size_t(rank - 1 - d)])});
+  RDom r(domain);
+  const Expr oc = v[size_t(rank)];
+  std::vector<Expr> from, tap;
+  for (int d = 0; d < rank; d++) {
+    const size_t a = size_t(rank - 1 - d);
+    const Expr k = p.op == Op::convolution ? int(p.kernel[a]) - 1 - r[d + 1] : Expr(r[d + 1]);
+    from.push_back(v[size_t(d)] * int(p.stride[a]) + k * int(p.dilation[a]) - int(p.pad_lo[a]));
+    tap.push_back(r[d + 1]);
+  }
+  from.push_back(oc / ocg * icg + r[0]), from.push_back(v[size_t(rank + 1)]);
+  tap.push_back(r[0]), tap.push_back(oc);
+  y(v) = B(oc);
+  y(v) += W(tap) * bordered(from);
+
+  const Halide::Derivative d = Halide::propagate_adjoints(y, dyb);
+  auto realised = [](Func f, const Array &like) {
+    std::vector<int> extents;
+    for (int i = 0; i < like.dimensions(); i++) extents.push_back(like.dim(i).extent());
+    return Array(f.realize(extents));
+  };
+  return {realised(d(X), xb), realised(d(W), wb), realised(d(B), bb)};
+}
+
+class Gradients : public testing::TestWithParam<const char *> {};
+
+TEST_P(Gradients, EqualHalidesOwnDerivative) {
+  const Problem p = Problem::parse(GetParam());
+  std::string passes = "weight_gradient,bias_gradient";
+  if (p.border == Border::zero) passes += ",input_gradient";
+  const Library library = emitted("gradients", {kernel("k", passes, p.str())}, "host").open();
+  Tensor x(p.input_shape()), weight(p.weight_shape()), dy(p.output_shape());
+  fill_integers(x, 1), fill_integers(weight, 2), fill_integers(dy, 3);
+  const Oracle oracle = differentiate(p, x, weight, dy);
+  auto expect_equal = [&](const char *pass, const Tensor &got, const Array &want) {
+    const std::vector<float> values = dense<float>(got);
+    ASSERT_EQ(values.size(), want.number_of_elements());
+    for (size_t i = 0; i < values.size(); i++) ASSERT_EQ(values[i], want.data()[i]) << pass << " element " << i << " of " << p.str();
+  };
+  auto run = [&](const char *pass_name, std::initializer_list<std::pair<const char *, const Tensor *>> inputs, const char *result) {
+    const Pass pass = library.pass("k", pass_name);
+    std::vector<std::pair<std::string, Tensor>> tensors;
+    for (auto &[name, t] : inputs) {
+      Tensor ordered = pass.make(name);
+      ordered.copy_from(*t);
+      tensors.push_back({name, ordered});
+    }
+    tensors.push_back({result, pass.make(result)});
+    pass.run(tensors);
+    return tensors.back().second;
+  };
+  expect_equal("weight_gradient", run("weight_gradient", {{"x", &x}, {"dy", &dy}}, "dweight"), oracle.dw);
+  expect_equal("bias_gradient", run("bias_gradient", {{"dy", &dy}}, "dbias"), oracle.db);
+  if (p.border == Border::zero) expect_equal("input_gradient", run("input_gradient", {{"dy", &dy}, {"weight", &weight}}, "dx"), oracle.dx);
+}
+
+INSTANTIATE_TEST_SUITE_P(Small, Gradients,
+                         testing::Values("in=6x8 kernel=1x2 bias=1", "ic=3 oc=4 in=9x7 kernel=3 pad=1 bias=1",
+                                         "n=2 ic=2 oc=3 in=11x10 kernel=3x2 stride=2x3 pad=1:0x0:2 bias=1", "ic=4 oc=6 groups=2 in=8x9 kernel=3 pad=1 bias=1",
+                                         "ic=5 oc=5 groups=5 in=9x8 kernel=3 stride=2 pad=1 bias=1", "ic=3 oc=2 in=23 kernel=4 stride=3 dilation=2 pad=2 bias=1",
+                                         "ic=2 oc=3 in=5x6x7 kernel=2x3x2 stride=1x2x1 pad=1x0x1 bias=1", "op=convolution ic=2 oc=2 in=8x7 kernel=3x2 pad=1 bias=1",
+                                         "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=replicate bias=1", "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=reflect bias=1",
+                                         "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=wrap bias=1"));
+
+// d/dpre of sum(relu(pre) * dy) by central differences, away from the kink.
+TEST(ActivationGradient, EqualsFiniteDifferences) {
+  const Library library = emitted("activation", {kernel("k", "activation_gradient", "oc=3 in=9x7 kernel=1 activation=relu")}, "host").open();
+  Call call(library, "k", "activation_gradient");
+  const Tensor y = call.tensor("y"), dy = call.tensor("dy");
+  std::vector<double> pre;
+  for (std::int64_t i = 0; i < y.elements(); i++) {
+    pre.push_back((i % 2 ? 1 : -1) * (0.5 + double(i % 7)));
+    y.data<float>()[i] = float(std::max(pre.back(), 0.0));
+    dy.data<float>()[i] = float(i % 5) - 2.25f;
+  }
+  ASSERT_EQ(call.run(), CONVSMITH_OK);
+  const double h = 0.125;
+  for (std::int64_t i = 0; i < y.elements(); i++) {
+    const double slope = (std::max(pre[size_t(i)] + h, 0.0) - std::max(pre[size_t(i)] - h, 0.0)) / (2 * h);
+    EXPECT_EQ(call.result().data<float>()[i], slope * dy.data<float>()[i]) << i;
+  }
+}
+
+}  // namespace
+}  // namespace convsmith
