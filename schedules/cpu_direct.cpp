@@ -102,8 +102,8 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
 
   for (auto &sum : s.sums) {
     sum.acc.compute_at(s.out, (l.residue.empty() ? l.middle : l.residue)[0].var);
-    std::vector<RVar> red;
-    for (int i = 0; i < sum.red.dimensions(); i++) red.push_back(sum.red[i]);
+    std::vector<Reduced> red;
+    for (int i = 0; i < sum.red.dimensions(); i++) red.push_back({i, sum.red[i]});
     keep_in_registers(sum.acc, red, s, k, l, k.get("stage", 1));
   }
   copy_padded(s.padded, k, l, task);

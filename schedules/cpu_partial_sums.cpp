@@ -83,7 +83,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   RDom red = s.sums[0].red;
 
   std::vector<std::pair<RVar, Var>> blocks;
-  std::vector<RVar> inner;
+  std::vector<Reduced> inner;
   std::vector<Loop> outer;
   bool even = true;  // with a short last block, Halide takes what a staged operand reads to run over the edge
   for (int i = 0; i < red.dimensions(); i++) {
@@ -93,9 +93,9 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
       RVar in(o.name() + "_in"), out(o.name() + "_block");
       even &= s.sums[0].extent[i] % cut == 0;
       acc.update(0).split(o, out, in, cut, TailStrategy::GuardWithIf);
-      inner.push_back(in), o = out;
+      inner.push_back({i, in}), o = out;
     }
-    if (cut == 0) inner.push_back(o);
+    if (cut == 0) inner.push_back({i, o});
     else blocks.push_back({o, numbered("part_", i)}), outer.push_back(o);
   }
   Func part = acc.update(0).rfactor(blocks);

@@ -83,14 +83,16 @@ LoopLevel parallel_tasks(Func f, const Loops &l) {
   return LoopLevel(f, task);
 }
 
-void keep_in_registers(Func acc, const std::vector<RVar> &red, Stages &s, const Knobs &k, const Loops &l, bool stage) {
+void keep_in_registers(Func acc, const std::vector<Reduced> &red, Stages &s, const Knobs &k, const Loops &l, bool stage) {
   std::vector<Loop> tile, sums;
   for (size_t a = 0; a < s.free.size(); a++)
     if (a == 0 || l.tile_extent[a] > 1) {
       acc.bound_extent(s.free[a].var, l.tile_extent[a]);  // constant trip counts, in tails too
       tile.push_back(s.free[a].var);
     }
-  for (size_t i = 0; i < red.size(); i++) sums.push_back(red[k.get("order", i, int(i))]);
+  for (size_t i = 0; i < s.sums[0].extent.size(); i++)
+    for (auto &r : red)
+      if (r.axis == k.get("order", i, int(i))) sums.push_back(r.var);
   std::vector<Var> storage;
   for (auto &axis : s.free) storage.push_back(axis.var);
   acc.reorder_storage(storage);  // dense along the vector axis
@@ -100,10 +102,10 @@ void keep_in_registers(Func acc, const std::vector<RVar> &red, Stages &s, const 
     if (l.lanes > 1) loops.vectorize(s.free[0].var, l.lanes);
     for (auto &v : tile) loops.unroll(v);
   }
-  for (size_t i = 0; i < red.size(); i++) {
-    const int factor = k.get("unroll", i, 0);
-    if (factor < 0) update.unroll(red[i]);
-    if (factor > 1) update.unroll(red[i], factor, TailStrategy::GuardWithIf);
+  for (auto &r : red) {
+    const int factor = k.get("unroll", size_t(r.axis), 0);
+    if (factor < 0) update.unroll(r.var);
+    if (factor > 1) update.unroll(r.var, factor, TailStrategy::GuardWithIf);
   }
   if (stage) {
     Func registers = s.vec.in(acc);

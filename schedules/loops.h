@@ -41,8 +41,14 @@ void split(Halide::Stage, const Stages &, const Knobs &, Loops &, Tiles, bool bl
 /// Fuses the block loops into one parallel loop; root where a single task does it all.
 Halide::LoopLevel parallel_tasks(Halide::Func, const Loops &);
 
+/// A loop of a reduction, and which of its axes it walks along.
+struct Reduced {
+  int axis;
+  Halide::RVar var;
+};
+
 /// Keeps one tile of `acc` in registers for the whole of its reduction.
-void keep_in_registers(Halide::Func acc, const std::vector<Halide::RVar> &red, Stages &, const Knobs &, const Loops &,
+void keep_in_registers(Halide::Func acc, const std::vector<Reduced> &red, Stages &, const Knobs &, const Loops &,
                        bool stage);
 
 void copy_padded(Halide::Func, const Knobs &, const Loops &, const Halide::LoopLevel &task);

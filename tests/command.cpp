@@ -89,6 +89,24 @@ void CommandTest::write_edge_example() const {
   write_array("@start.npy", {1, 2}, {-0.58187f, 0.03947f});
 }
 
+CommandErrorTest::CommandErrorTest() {
+  write_edge_example();
+  write("@a.ppm", "P3 2 2 255 1 2 3 4 5 6 7 8 9 10 11 12\n");
+}
+
+Words operator+(Words words, const Words &more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+Words learn(const Words &more, const std::string &kernel) {
+  return Words{"learn", "--from", "@x.npy", "--to", "@y.npy", "--kernel", kernel} + more;
+}
+
+Words forward(const std::string &problem, const Words &more) {
+  return Words{"run", problem, "--pass", "forward", "--x", "@x.npy", "--weight", "@kernel.npy"} + more;
+}
+
 std::vector<float> edge_x() {
   std::vector<float> x;
   for (int i = 0; i < 48; i++) x.push_back(i % 8 < 2 || i % 8 > 5 ? 1 : 0);

@@ -42,6 +42,19 @@ class CommandTest : public testing::Test {
   std::string folder_;
 };
 
+/// With the worked example and a picture of 2x2, a.ppm, in the folder.
+class CommandErrorTest : public CommandTest {
+ protected:
+  CommandErrorTest();
+};
+
+Words operator+(Words words, const Words &more);
+/// `learn` from x.npy to y.npy, and `run` of the forward pass of x.npy and kernel.npy.
+Words learn(const Words &more, const std::string &kernel = "1x2");
+Words forward(const std::string &problem, const Words &more = {});
+/// The problem of the worked example.
+inline const std::string edge = "in=6x8 kernel=1x2";
+
 /// Ones with columns 2 to 5 zero, and their horizontal differences.
 std::vector<float> edge_x();
 std::vector<float> edge_y();
