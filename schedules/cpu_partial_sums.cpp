@@ -42,7 +42,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const size_t axes = s.free.size();
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]), budget = m.registers - 4;
-  int vectors = s.depthwise ? 1 : std::clamp(e0 / m.lanes, 1, 2);
+  int vectors = s.depthwise ? 1 : std::min(std::max(e0 / m.lanes, 1), 2);
   if (axes > 3) {
     const int kw = units(s.free[2]);
     if (vectors * kw > budget) vectors = 1;

@@ -171,7 +171,7 @@ void preset(std::vector<Knob> &knobs, const std::string &name, std::vector<int> 
   for (auto &k : knobs)
     if (k.name == name)
       for (size_t i = 0; i < k.preset.size() && i < values.size(); i++)
-        k.preset[i] = k.permutation ? values[i] : std::clamp(values[i], k.low[i], k.high[i]);
+        k.preset[i] = k.permutation ? values[i] : std::min(std::max(values[i], k.low[i]), k.high[i]);
 }
 
 }  // namespace convsmith
