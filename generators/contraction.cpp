@@ -189,32 +189,40 @@ Stages gather(const Workload &w, bool gradient, Func in, Func weight, const Fini
   const Func filter = weights(w, weight, gradient);
   s.free = {{c, result_channels}};
   Index v, sum_at;  // the position, and where its residue's sum holds it
-  Expr residue = 0;
-  int residues = 1;
+  // Of each axis, the residues that some tap reaches. A stride past the kernel leaves most without.
+  std::vector<std::vector<std::pair<int, Taps>>> reached(p.rank);
+  bool all_reached = true;
   for (int d = 0; d < p.rank; d++) {
     const Var x = numbered("s", d);
-    const int period = gradient ? axes[d].stride : 1;
-    s.free.push_back({x, gradient ? axes[d].in : axes[d].out, period});
+    const int extent = gradient ? axes[d].in : axes[d].out, period = gradient ? std::min(axes[d].stride, extent) : 1;
+    // With the stride past the extent each position is a residue of its own.
+    for (int m = 0; m < period; m++)
+      if (const Taps t = gradient ? gradient_taps(axes[d], m) : forward_taps(axes[d]); t.count > 0)
+        reached[d].push_back({m, t});
+    all_reached &= int(reached[d].size()) == period;
+    s.free.push_back({x, extent, period, true});
     v.push_back(x), sum_at.push_back(period == 1 ? Expr(x) : x / period);
-    if (period > 1) residue += x % period * residues;
-    residues *= period;
   }
   s.free.push_back({n, int(p.n)}), s.free.push_back({g, ch.g});
 
   // With a border of zeros, rows of taps in it add nothing; any other border is read.
   const bool trim = w.trim && (gradient || p.border == Border::zero);
-  std::vector<Expr> values;
-  for (int m = 0; m < residues; m++) {
+  size_t combinations = 1;
+  for (auto &r : reached) combinations *= r.size();
+  Expr value = all_reached ? Expr() : Expr(0.f);
+  for (size_t m = 0; m < combinations; m++) {
     std::vector<Taps> t;
     std::vector<int> domain = {summed_channels};
-    for (int d = 0, rest = m; d < p.rank; d++) {
-      const int period = s.free[1 + d].period;
-      t.push_back(gradient ? gradient_taps(axes[d], rest % period) : forward_taps(axes[d]));
-      domain.push_back(t[d].count), rest /= period;
-    }
-    if (std::count(domain.begin(), domain.end(), 0)) {
-      values.push_back(0.f);
-      continue;
+    Expr here;
+    size_t rest = m;
+    for (int d = 0; d < p.rank; d++) {
+      const auto &[residue, taps] = reached[d][rest % reached[d].size()];
+      rest /= reached[d].size();
+      t.push_back(taps);
+      domain.push_back(taps.count);
+      if (s.free[1 + d].period == 1) continue;
+      const Expr on = v[d] % s.free[1 + d].period == residue;
+      here = here.defined() ? here && on : on;
     }
     RDom r(from_zero(domain), std::string("r").append(std::to_string(m)));
     Index read, tap = {c, r[0], g};
@@ -228,10 +236,10 @@ Stages gather(const Workload &w, bool gradient, Func in, Func weight, const Fini
     acc(tensor_index(c, g, v, n)) = 0.f;
     acc(tensor_index(c, g, v, n)) += filter(tap) * s.padded(space_first(tensor_index(summed, g, read, n), x_first));
     s.sums.push_back({acc, r, domain});
-    values.push_back(acc(tensor_index(c, g, sum_at, n)));
+    // Selects, not mux(): Halide then skips the sums that a residue does not use.
+    const Expr sum = acc(tensor_index(c, g, sum_at, n));
+    value = value.defined() ? select(here, sum, value) : sum;
   }
-  Expr value = values.back();  // selects, not mux(): Halide then skips the sums that a residue does not use
-  for (int m = residues - 2; m >= 0; m--) value = select(residue == m, values[m], value);
   s.out = Func(gradient ? "dx_out" : "y_out");
   const Index at = tensor_index(c, g, v, n);
   s.out(at) = finish(value, at);
@@ -260,7 +268,7 @@ Stages weight_gradient(const Workload &w, Func x, Func dy, const Finish &finish)
   std::vector<Axis> kernel;
   for (int d = 0; d < p.rank; d++) {
     const Var v = numbered("k", d);
-    kernel.push_back({v, axes[d].kernel});
+    kernel.push_back({v, axes[d].kernel, 1, true});
     at.push_back(v), o.push_back(r[d]);
     i.push_back(o[d] * axes[d].stride + v * axes[d].dilation - axes[d].lo);
     if (w.trim && d > 0 && p.border == Border::zero) r.where(i[d] >= 0 && i[d] < axes[d].in);
@@ -273,7 +281,7 @@ Stages weight_gradient(const Workload &w, Func x, Func dy, const Finish &finish)
 
   s.out = dw, s.sums = {{acc, r, domain}};
   s.depthwise = ch.depthwise, s.over_positions = true;
-  s.free = {{co, ch.co}, {ci, ch.ci}};
+  s.free = {{co, ch.co, 1, true}, {ci, ch.ci, 1, true}};
   s.free.insert(s.free.end(), kernel.begin(), kernel.end());
   s.free.push_back({g, ch.g});
   return s;

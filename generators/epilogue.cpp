@@ -30,7 +30,7 @@ Stages bias_build(const Workload &w, const std::vector<Func> &in) {
   acc(c, g) += s.vec(at);
   s.out = Func("db_out");
   s.out(c, g) = acc(c, g);
-  s.sums = {{acc, r, domain}}, s.over_positions = true, s.free = {{c, e[0]}, {g, e[1]}};
+  s.sums = {{acc, r, domain}}, s.over_positions = true, s.free = {{c, e[0], 1, true}, {g, e[1]}};
   return s;
 }
 

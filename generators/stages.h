@@ -27,6 +27,7 @@ struct Axis {
   Halide::Var var;
   int extent;
   int period = 1;  // out's element v comes from the sum number v % period, at v / period
+  bool overrun = false;  // the operands may be read past its end: they have an exterior there
 };
 
 struct Sum {                // one a residue of a strided input gradient, else one

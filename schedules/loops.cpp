@@ -31,9 +31,13 @@ Loops plan(const Stages &s, const Knobs &k, const Workload &w) {
       if (tile < l.lanes) l.lanes = tile;
       tile -= tile % l.lanes;
     }
+    // Where nothing may be read past the end, tiles that may not be shifted inwards must divide the axis.
+    const bool even = extent % tile == 0;
+    if (!even && !s.free[a].overrun && s.over_positions && a > 0)
+      while (extent % tile) tile--;
     const int block = k.get("block", a, 0);
     l.tile_extent.push_back(tile);
-    l.block_extent.push_back(block < extent ? block : 0);
+    l.block_extent.push_back(block < extent && (even || s.free[a].overrun) ? block : 0);
   }
   return l;
 }

@@ -2,7 +2,8 @@
 //
 //   lanes  of a vector                                             (preset: the target's)
 //   tile   how much of each axis one register tile holds           (preset: one vector of axis 0, 1 of the others)
-//   block  how much of each axis one task holds                    (0: all of it)
+//   block  how much of each axis one task holds                    (0: all of it; so too where tiles do not divide an
+//          axis past which nothing may be read)
 //   loops  the axes of the middle loops, innermost first           (preset 1,2,..,0)
 //   order  the axes of the reduction, innermost first              (preset 0,1,2,..)
 //   unroll of each axis of the reduction by a factor; -1: wholly   (preset 0)

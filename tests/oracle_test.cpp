@@ -1,10 +1,10 @@
 // Gradients against Halide's own differentiation of the forward sum, and activations against finite differences.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <cmath>
 #include "Halide.h"
 #include "emitted.h"
 #include "tools/verify/reference.h"
-#include <cmath>
-#include <fmt/format.h>
-#include <gtest/gtest.h>
 
 namespace convsmith {
 namespace {
@@ -22,7 +22,8 @@ Array image_of(const Tensor &t) {
   return a;
 }
 
-// The forward sum written out once more, over [W, H, D, C, N] with missing axes of extent 1, for Halide to differentiate.
+// The forward sum written out once more, over [W, H, D, C, N] with missing axes of extent 1, for Halide to
+// differentiate.
 struct Oracle {
   Array dx, dw, db;
 };
@@ -83,9 +84,11 @@ TEST_P(Gradients, EqualHalidesOwnDerivative) {
   auto expect_equal = [&](const char *pass, const Tensor &got, const Array &want) {
     const std::vector<float> values = dense<float>(got);
     ASSERT_EQ(values.size(), want.number_of_elements());
-    for (size_t i = 0; i < values.size(); i++) ASSERT_EQ(values[i], want.data()[i]) << pass << " element " << i << " of " << p.str();
+    for (size_t i = 0; i < values.size(); i++)
+      ASSERT_EQ(values[i], want.data()[i]) << pass << " element " << i << " of " << p.str();
   };
-  auto run = [&](const char *pass_name, std::initializer_list<std::pair<const char *, const Tensor *>> inputs, const char *result) {
+  auto run = [&](const char *pass_name, std::initializer_list<std::pair<const char *, const Tensor *>> inputs,
+                 const char *result) {
     const Pass pass = library.pass("k", pass_name);
     std::vector<std::pair<std::string, Tensor>> tensors;
     for (auto &[name, t] : inputs) {
@@ -99,20 +102,27 @@ TEST_P(Gradients, EqualHalidesOwnDerivative) {
   };
   expect_equal("weight_gradient", run("weight_gradient", {{"x", &x}, {"dy", &dy}}, "dweight"), oracle.dw);
   expect_equal("bias_gradient", run("bias_gradient", {{"dy", &dy}}, "dbias"), oracle.db);
-  if (p.border == Border::zero) expect_equal("input_gradient", run("input_gradient", {{"dy", &dy}, {"weight", &weight}}, "dx"), oracle.dx);
+  if (p.border == Border::zero)
+    expect_equal("input_gradient", run("input_gradient", {{"dy", &dy}, {"weight", &weight}}, "dx"), oracle.dx);
 }
 
 INSTANTIATE_TEST_SUITE_P(Small, Gradients,
                          testing::Values("in=6x8 kernel=1x2 bias=1", "ic=3 oc=4 in=9x7 kernel=3 pad=1 bias=1",
-                                         "n=2 ic=2 oc=3 in=11x10 kernel=3x2 stride=2x3 pad=1:0x0:2 bias=1", "ic=4 oc=6 groups=2 in=8x9 kernel=3 pad=1 bias=1",
-                                         "ic=5 oc=5 groups=5 in=9x8 kernel=3 stride=2 pad=1 bias=1", "ic=3 oc=2 in=23 kernel=4 stride=3 dilation=2 pad=2 bias=1",
-                                         "ic=2 oc=3 in=5x6x7 kernel=2x3x2 stride=1x2x1 pad=1x0x1 bias=1", "op=convolution ic=2 oc=2 in=8x7 kernel=3x2 pad=1 bias=1",
-                                         "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=replicate bias=1", "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=reflect bias=1",
+                                         "n=2 ic=2 oc=3 in=11x10 kernel=3x2 stride=2x3 pad=1:0x0:2 bias=1",
+                                         "ic=4 oc=6 groups=2 in=8x9 kernel=3 pad=1 bias=1",
+                                         "ic=5 oc=5 groups=5 in=9x8 kernel=3 stride=2 pad=1 bias=1",
+                                         "ic=3 oc=2 in=23 kernel=4 stride=3 dilation=2 pad=2 bias=1",
+                                         "ic=2 oc=3 in=5x6x7 kernel=2x3x2 stride=1x2x1 pad=1x0x1 bias=1",
+                                         "op=convolution ic=2 oc=2 in=8x7 kernel=3x2 pad=1 bias=1",
+                                         "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=replicate bias=1",
+                                         "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=reflect bias=1",
                                          "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=wrap bias=1"));
 
 // d/dpre of sum(relu(pre) * dy) by central differences, away from the kink.
 TEST(ActivationGradient, EqualsFiniteDifferences) {
-  const Library library = emitted("activation", {kernel("k", "activation_gradient", "oc=3 in=9x7 kernel=1 activation=relu")}, "host").open();
+  const Library library =
+      emitted("activation", {kernel("k", "activation_gradient", "oc=3 in=9x7 kernel=1 activation=relu")}, "host")
+          .open();
   Call call(library, "k", "activation_gradient");
   const Tensor y = call.tensor("y"), dy = call.tensor("dy");
   std::vector<double> pre;

@@ -88,7 +88,7 @@ Library load_kernel(const KernelRequest &request, const Settings &s) {
   o.progress = [&](int done, int all, const std::string &what) { bar.update(std::int64_t(done) * 1000 / all, what); };
   const Library library = Library::open(cached_library({request}, o), o.name);
   bar.clear();
-  library.set_level(level_name(targets.at(0)));
+  if (targets.size() == 1) library.set_level(level_name(targets[0]));  // of several the library takes the best it can
   library.set_threads(s.threads);
   return library;
 }

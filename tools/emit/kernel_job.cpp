@@ -1,6 +1,7 @@
 #include "kernel_job.h"
 #include "convsmith/error.h"
 #include "tools/support/process.h"
+#include <filesystem>
 #include <fmt/format.h>
 
 namespace convsmith {
@@ -11,7 +12,9 @@ constexpr double most_seconds = 600;
 
 nlohmann::json ask_worker(const nlohmann::json &request, const std::string &about) {
   ProcessOptions options;
-  options.input = request.dump();
+  try {
+    options.input = request.dump();
+  } catch (const nlohmann::json::exception &) { throw Error(about + ": expected file names in UTF-8"); }
   options.timeout_s = most_seconds;
   const ProcessResult r = run_process({own_executable(), "kernel-worker"}, options);
   std::string line = r.err.substr(0, r.err.find('\n'));
@@ -26,8 +29,17 @@ nlohmann::json ask_worker(const nlohmann::json &request, const std::string &abou
 
 std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &jobs) {
   if (jobs.empty()) return {};
-  return ask_worker({{"what", "kernels"}, {"jobs", jobs}}, fmt::format("{} of \"{}\"", jobs[0].pass, jobs[0].problem))
-      .get<std::vector<KernelResult>>();
+  try {
+    return ask_worker({{"what", "kernels"}, {"jobs", jobs}}, fmt::format("{} of \"{}\"", jobs[0].pass, jobs[0].problem))
+        .get<std::vector<KernelResult>>();
+  } catch (const InternalError &) {
+    // The compiler ends hard where it cannot write its object.
+    const std::string folder = std::filesystem::path(jobs[0].object).parent_path().string();
+    std::error_code error;
+    const auto space = std::filesystem::space(folder, error);
+    if (!error && space.available < 1 << 20) throw Error(fmt::format("{}: no space left on the device", folder));
+    throw;
+  }
 }
 
 KernelResult compile_kernel(const KernelJob &job) { return compile_kernels_in_one_child({job})[0]; }

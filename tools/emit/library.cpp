@@ -78,7 +78,8 @@ void run_tool(const std::vector<std::string> &command, const std::string &what) 
   options.timeout_s = 300;
   const ProcessResult r = run_process(command, options);
   if (r.timed_out || r.signal || r.exit_code)
-    throw Error(fmt::format("{}: \"{}\" failed: {}", what, command[0], r.err.substr(0, r.err.find('\n'))));
+    throw Error(fmt::format("{}: \"{}\" failed{}: {}", what, command[0], r.timed_out ? " to end in time" : r.signal ? fmt::format(" by signal {}", r.signal) : fmt::format(" with exit status {}", r.exit_code),
+                            r.err.empty() ? "it said nothing" : r.err.substr(0, r.err.find('\n'))));
 }
 
 // The linker or objcopy that belongs to a compiler.
@@ -179,6 +180,9 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
       }
     }
   if (lib.passes.empty()) throw Error("emit: expected at least one pass");
+  std::set<std::string> symbols_seen;
+  for (const std::string &symbol : public_symbols(lib))
+    if (!symbols_seen.insert(symbol).second) throw Error(fmt::format("two kernels would both be called {}: rename one", symbol));
 
   std::atomic<int> done = 0;
   const int all = int(jobs.size() + packing.size());
@@ -234,7 +238,10 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
     manifest["certificate"] = certify(Library::open(staging / "library.so", o.name), requests);
   }
   write_file(staging / (o.name + ".json"), manifest.dump(2) + "\n");
-  for (const std::string &file : {o.name + ".h", o.name + ".c", base, o.name + ".json"}) {
+  const std::vector<std::string> files = {o.name + ".h", o.name + ".c", base, o.name + ".json"};
+  for (const std::string &file : files)  // all or none: a folder in the way is the one thing that a rename would refuse
+    if (fs::is_directory(o.folder + "/" + file)) throw Error(fmt::format("{}/{}: expected to write it, got a folder", o.folder, file));
+  for (const std::string &file : files) {
     std::error_code error;
     fs::rename(staging / file, o.folder + "/" + file, error);
     if (error) throw Error(fmt::format("{}/{}: expected to write it, got: {}", o.folder, file, error.message()));
