@@ -1,11 +1,11 @@
 // What the C layer refuses, in its own words and with nothing written, and what it takes.
-#include "emitted.h"
-#include "tools/verify/reference.h"
-#include <atomic>
-#include <cstring>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <atomic>
+#include <cstring>
 #include <thread>
+#include "emitted.h"
+#include "tools/verify/reference.h"
 
 namespace convsmith {
 namespace {
@@ -30,19 +30,49 @@ TEST_F(CLayer, RefusesWhatDoesNotFit) {
     return refusal(call);
   };
   EXPECT_EQ(changed([](Call &c) { c["x"].data = nullptr; }), "demo_odd_forward: x: expected data, got a null pointer");
-  EXPECT_EQ(changed([](Call &c) { c["x"].type = CONVSMITH_U8; }), "demo_odd_forward: x: expected f32 of 4 axes, got u8 of 4");
-  EXPECT_EQ(changed([](Call &c) { c["x"].type = 99; }), "demo_odd_forward: x: expected f32 of 4 axes, got an unknown type of 4");
-  EXPECT_EQ(changed([](Call &c) { c["x"].type = -1; }), "demo_odd_forward: x: expected f32 of 4 axes, got an unknown type of 4");
-  EXPECT_EQ(changed([](Call &c) { c["bias"].rank = 2; }), "demo_odd_forward: bias: expected f32 of 1 axes, got f32 of 2");
-  EXPECT_EQ(changed([](Call &c) { c["x"].extent[3] = 12; }), "demo_odd_forward: x: axis 3: expected 11 elements, got 12");
-  EXPECT_EQ(changed([](Call &c) { c["x"].stride[1] = 2; }), "demo_odd_forward: x: axis 1: expected a stride of 1, got 2");
-  EXPECT_EQ(changed([](Call &c) { c["x"].stride[3] = 6; }), "demo_odd_forward: x: axis 3: expected a stride of 5, got 6");
-  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = 54; }), "demo_odd_forward: x: axis 2: expected a stride of at least 55, got 54");
-  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = -55; }), "demo_odd_forward: x: axis 2: expected a stride of at least 55, got -55");
-  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = std::int64_t(1) << 40; }), "demo_odd_forward: x: axis 2: a stride of 1099511627776 leads past 2^31 elements");
-  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = INT64_MAX; }), "demo_odd_forward: x: axis 2: a stride of 9223372036854775807 leads past 2^31 elements");
-  EXPECT_EQ(changed([](Call &c) { c["x"].data = static_cast<char *>(c["x"].data) + 1; }), "demo_odd_forward: x: the data is not aligned to its elements");
-  EXPECT_EQ(changed([](Call &c) { c["weight"].stride[0] = 3; }), "demo_odd_forward: weight: axis 0: expected a stride of 1, got 3");
+  EXPECT_EQ(changed([](Call &c) { c["x"].type = CONVSMITH_U8; }),
+            "demo_odd_forward: x: expected f32 of 4 axes, got u8 of 4");
+  EXPECT_EQ(changed([](Call &c) { c["x"].type = 99; }),
+            "demo_odd_forward: x: expected f32 of 4 axes, got an unknown type of 4");
+  EXPECT_EQ(changed([](Call &c) { c["x"].type = -1; }),
+            "demo_odd_forward: x: expected f32 of 4 axes, got an unknown type of 4");
+  EXPECT_EQ(changed([](Call &c) { c["bias"].rank = 2; }),
+            "demo_odd_forward: bias: expected f32 of 1 axes, got f32 of 2");
+  EXPECT_EQ(changed([](Call &c) { c["x"].extent[3] = 12; }),
+            "demo_odd_forward: x: axis 3: expected 11 elements, got 12");
+  EXPECT_EQ(changed([](Call &c) { c["x"].stride[1] = 2; }),
+            "demo_odd_forward: x: axis 1: expected a stride of 1, got 2");
+  EXPECT_EQ(changed([](Call &c) { c["x"].stride[3] = 6; }),
+            "demo_odd_forward: x: axis 3: expected a stride of 5, got 6");
+  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = 54; }),
+            "demo_odd_forward: x: axis 2: expected a stride of at least 55, got 54");
+  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = -55; }),
+            "demo_odd_forward: x: axis 2: expected a stride of at least 55, got -55");
+  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = std::int64_t(1) << 40; }),
+            "demo_odd_forward: x: axis 2: a stride of 1099511627776 leads past 2^31 elements");
+  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = INT64_MAX; }),
+            "demo_odd_forward: x: axis 2: a stride of 9223372036854775807 leads past 2^31 elements");
+  EXPECT_EQ(changed([](Call &c) { c["x"].stride[2] = 300000000; }),
+            "demo_odd_forward: x: axis 2: a stride of 300000000 leads past 2^31 elements");
+  EXPECT_EQ(changed([](Call &c) { c["x"].data = static_cast<char *>(c["x"].data) + 1; }),
+            "demo_odd_forward: x: the data is not aligned to its elements");
+  EXPECT_EQ(changed([](Call &c) { c["weight"].stride[0] = 3; }),
+            "demo_odd_forward: weight: axis 0: expected a stride of 1, got 3");
+}
+
+// Packing takes any strides, but not from beyond what 32 bits reach, alone or together.
+TEST_F(CLayer, RefusesFarStridesWhereAnyMayBe) {
+  const auto with = [&](std::int64_t oc, std::int64_t ic) {
+    Call call(library, "odd", "pack_weight");
+    call["from"].stride[0] = oc, call["from"].stride[1] = ic;
+    return refusal(call);
+  };
+  EXPECT_EQ(with(200'000'000, 300'000'000), "demo_odd_pack_weight: from: the tensor spans more than 2^31 elements");
+  EXPECT_EQ(with(-200'000'000, 300'000'000), "demo_odd_pack_weight: from: the tensor spans more than 2^31 elements");
+  EXPECT_EQ(with(INT64_MIN, 9),
+            "demo_odd_pack_weight: from: axis 0: a stride of -9223372036854775808 leads past 2^31 elements");
+  EXPECT_EQ(with(45, -600'000'000),
+            "demo_odd_pack_weight: from: axis 1: a stride of -600000000 leads past 2^31 elements");
 }
 
 TEST_F(CLayer, RefusesResultsOverInputs) {
@@ -52,6 +82,42 @@ TEST_F(CLayer, RefusesResultsOverInputs) {
   Call shifted(library, "odd", "activation_gradient");
   shifted["dpre"].data = static_cast<float *>(shifted["dy"].data) + 3;
   EXPECT_EQ(shifted.run(), CONVSMITH_BAD_ARGUMENT);
+}
+
+// The last or the first element shared is too much; beside each other is not.
+TEST_F(CLayer, SeesOverlapsToTheElement) {
+  const std::int64_t inputs = 9 * 55, outputs = 9 * 77;
+  for (const bool before : {false, true})
+    for (const std::int64_t shared : {0, 1}) {
+      Call call(library, "odd", "forward");
+      std::vector<float> memory(inputs + outputs, 77);
+      call["y"].data = memory.data() + (before ? 0 : inputs);
+      call["x"].data = memory.data() + (before ? outputs - shared : shared);
+      EXPECT_EQ(call.run(), shared ? CONVSMITH_BAD_ARGUMENT : CONVSMITH_OK) << before << shared;
+      if (!shared) continue;
+      EXPECT_STREQ(call.error.message, "demo_odd_forward: y must not overlap x");
+      EXPECT_THAT(memory, testing::Each(77.f));
+    }
+}
+
+// A row of x, then one of y, and so on in one memory: nothing overlaps. From the same element on, something does.
+TEST_F(CLayer, TakesRowsBetweenEachOther) {
+  Call apart(library, "odd", "forward"), call(library, "odd", "forward");
+  ASSERT_EQ(apart.run(), CONVSMITH_OK);
+  const std::int64_t pitch = 55 + 77;
+  std::vector<float> memory(9 * pitch);
+  for (int h = 0; h < 9; h++)
+    std::memcpy(&memory[h * pitch], call.tensor("x").data<float>() + h * 55, 55 * sizeof(float));
+  call["x"].data = &memory[0], call["y"].data = &memory[55];
+  call["x"].stride[2] = call["y"].stride[2] = pitch;
+  ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+  for (int h = 0; h < 9; h++)
+    for (int i = 0; i < 77; i++)
+      ASSERT_EQ(memory[h * pitch + 55 + i], apart.result().data<float>()[h * 77 + i]) << h << " " << i;
+  const std::vector<float> before = memory;
+  call["y"].data = &memory[0];
+  EXPECT_EQ(call.run(), CONVSMITH_BAD_ARGUMENT);
+  EXPECT_EQ(memory, before);
 }
 
 TEST_F(CLayer, TakesNullWhereItMay) {
@@ -73,7 +139,8 @@ TEST_F(CLayer, TakesRowsThatLieFurtherApart) {
   call["x"].data = x.data(), call["x"].stride[2] = wide, call["y"].data = y.data(), call["y"].stride[2] = wide;
   ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
   for (int h = 0; h < 9; h++)
-    for (int i = 0; i < wide; i++) ASSERT_EQ(y[h * wide + i], i < 77 ? dense_call.result().data<float>()[h * 77 + i] : 55.f) << h << " " << i;
+    for (int i = 0; i < wide; i++)
+      ASSERT_EQ(y[h * wide + i], i < 77 ? dense_call.result().data<float>()[h * 77 + i] : 55.f) << h << " " << i;
 }
 
 TEST_F(CLayer, PacksFromAnyOrderEvenBackwards) {
@@ -86,24 +153,27 @@ TEST_F(CLayer, PacksFromAnyOrderEvenBackwards) {
     for (int kw = 0; kw < 3; kw++) EXPECT_EQ(call.result().at({oc, 4, 1, kw}), from.at({oc, 4, 1, 2 - kw}));
 }
 
-// Odd extents, every pass: a few cache lines on both sides of each buffer stay as they were.
+// Odd extents, every pass and level.
 TEST_F(CLayer, TouchesNothingAroundItsTensors) {
-  constexpr std::int64_t guard = 64;
-  for (const Pass &pass : library.passes()) {
-    Call call(library, pass.kernel(), pass.name());
-    std::vector<std::vector<float>> memory;
-    for (size_t i = 0; i < call.tensors.size(); i++) {
-      const std::int64_t n = call.tensors[i].elements();
-      memory.emplace_back(size_t(n + 2 * guard), 12345.f);
-      std::memcpy(&memory[i][guard], call.tensors[i].data<float>(), size_t(n) * sizeof(float));
-      call.descriptors[i].data = &memory[i][guard];
+  for (std::int32_t level = 0; level < library.table().level_count; level++) {
+    if (library.table().set_level(level, nullptr) != CONVSMITH_OK) continue;
+    for (const Pass &pass : library.passes()) {
+      Call call(library, pass.kernel(), pass.name());
+      const Guards guards(call);
+      ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+      EXPECT_TRUE(guards.intact()) << pass.title() << " at " << library.level();
     }
-    ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
-    for (auto &m : memory)
-      for (std::int64_t i = 0; i < guard; i++) {
-        ASSERT_EQ(m[size_t(i)], 12345.f) << pass.title();
-        ASSERT_EQ(m[m.size() - 1 - size_t(i)], 12345.f) << pass.title();
-      }
+  }
+}
+
+TEST_F(CLayer, TakesAnyStrideAlongOneElement) {
+  Call call(library, "odd", "forward"), same(library, "odd", "forward");
+  ASSERT_EQ(same.run(), CONVSMITH_OK);
+  for (const std::int64_t stride : {std::int64_t(0), INT64_MIN, INT64_MAX}) {
+    call["x"].stride[0] = call["y"].stride[0] = stride;
+    call.result().fill(77);
+    EXPECT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+    EXPECT_EQ(call.results(), same.results()) << stride;
   }
 }
 
@@ -124,19 +194,31 @@ TEST_F(CLayer, AnswersManyCallersAtOnce) {
   EXPECT_EQ(wrong, 0);
 }
 
-int stop_early(void *, int (*body)(void *, std::int32_t), void *context, std::int32_t) {
+int stop_early(void *calls, int (*body)(void *, std::int32_t), void *context, std::int32_t) {
+  ++*static_cast<int *>(calls);
   body(context, 0);
   return -7;
 }
 
+// Also of a kernel that asks for no memory, and so has no assertions of its own.
 TEST(ParallelFor, AFailureOfTheCallersLoopIsReported) {
-  const Library library = emitted("parallel", {kernel("k", "forward", "ic=64 oc=64 in=56x56 kernel=3 pad=1")}, "host").open();
-  library.table().set_parallel_for(stop_early, nullptr);
-  Call call(library, "k", "forward");
-  EXPECT_EQ(call.run(), CONVSMITH_FAILED);
-  EXPECT_STRNE(call.error.message, "");
-  library.table().set_parallel_for(nullptr, nullptr);
-  EXPECT_EQ(call.run(), CONVSMITH_OK);
+  const Library library = emitted("parallel",
+                                  {kernel("dense", "forward", "ic=64 oc=64 in=56x56 kernel=3 pad=1"),
+                                   kernel("depthwise", "forward", "ic=48 oc=48 groups=48 in=56x56 kernel=3 pad=1")},
+                                  "host")
+                              .open();
+  EXPECT_GT(library.pass("dense", "forward").workspace(1), 0u);
+  EXPECT_EQ(library.pass("depthwise", "forward").workspace(1), 0u);
+  for (const char *name : {"dense", "depthwise"}) {
+    int calls = 0;
+    library.table().set_parallel_for(stop_early, &calls);
+    Call call(library, name, "forward");
+    EXPECT_EQ(call.run(), CONVSMITH_FAILED) << name;
+    EXPECT_GT(calls, 0) << name;
+    EXPECT_EQ(call.error.message, "parallel_" + std::string(name) + "_forward: the parallel loop returned -7");
+    library.table().set_parallel_for(nullptr, nullptr);
+    EXPECT_EQ(call.run(), CONVSMITH_OK);
+  }
 }
 
 }  // namespace

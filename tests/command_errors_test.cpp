@@ -180,7 +180,7 @@ TEST_F(CommandErrorTest, CompilersAndRecords) {
   fail(2, {"emit", edge, "-o", "@out", "--cc", "no-such-cc"},
        "no-such-cc: cannot run: no such program in the folders of PATH");
   fail(2, {"emit", edge, "-o", "@out", "--cc", ""}, "--cc: expected a C compiler, got \"\"; see convsmith emit --help");
-  fail(2, {"emit", edge, "-o", "@out", "--cc", "false"}, StartsWith("the C layer: \"false\" failed: "));
+  fail(2, {"emit", edge, "-o", "@out", "--cc", "false"}, StartsWith("the C layer: \"false\" failed with exit status 1: it said nothing"));
   fail(2, {"emit", edge, "-o", "@out", "--records", "@none"},
        "records: expected a folder of *.rec files, got \"@none\": No such file or directory");
   fs::create_directory(path("@records"));

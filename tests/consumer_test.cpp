@@ -12,8 +12,8 @@ using testing::ElementsAre;
 
 std::string compiled(const TestFolder &folder, const std::string &source, const std::vector<Emitted> &libraries,
                      const std::vector<std::string> &objects = {}) {
-  std::vector<std::string> command = {"cc",      "-std=c99",     "-O1", "-Wall", "-Wextra", "-Wpedantic",
-                                      "-Werror", source, "-o", folder / "program"};
+  std::vector<std::string> command = {"cc",         "-std=c99", "-O1",  "-Wall", "-Wextra",
+                                      "-Wpedantic", "-Werror",  source, "-o",    folder / "program"};
   command.insert(command.end(), objects.begin(), objects.end());
   for (const Emitted &library : libraries) {
     command.push_back("-I" + library.folder.string());
@@ -73,11 +73,11 @@ TEST(Consumer, TwoLibrariesBesideTheHostsOwnHalide) {
   compile_runtime("x86-64", folder / "runtime.o");
   const Emitted other = emitted("other", {kernel("layer", "forward", "ic=64 oc=64 in=30x30 kernel=3")}, "host");
   EXPECT_THAT(
-      lines_of(output_of({compiled(folder, consumer_source("two_libraries.c"), {demo(), other}, {folder / "runtime.o"})})),
-      ElementsAre("demo: 0, 15 10", "other: 0, 576 576",
-                  "other without memory: 2, asked, other_layer_forward: out of memory",
-                  "host after the libraries: 0 errors, 0 allocations",
-                  "host's own: 1 errors, 1 allocations, 3 threads"));
+      lines_of(
+          output_of({compiled(folder, consumer_source("two_libraries.c"), {demo(), other}, {folder / "runtime.o"})})),
+      ElementsAre(
+          "demo: 0, 15 10", "other: 0, 576 576", "other without memory: 2, asked, other_layer_forward: out of memory",
+          "host after the libraries: 0 errors, 0 allocations", "host's own: 1 errors, 1 allocations, 3 threads"));
 }
 
 TEST(Archive, ShowsOnlyItsPublicSymbols) {
@@ -100,7 +100,8 @@ TEST(Archive, NeedsNothingButTheCLibrary) {
   command.push_back("-lc");
   output_of(command);
   for (const std::string &line : lines_of(output_of({"nm", "--undefined-only", "-P", demo().archive()})))
-    EXPECT_THAT(line, testing::Not(testing::AnyOf(testing::StartsWith("printf "), testing::StartsWith("puts "), testing::StartsWith("exit "))));
+    EXPECT_THAT(line, testing::Not(testing::AnyOf(testing::StartsWith("printf "), testing::StartsWith("puts "),
+                                                  testing::StartsWith("exit "))));
 }
 
 // One copy of a function that several levels share would run another level's instructions.

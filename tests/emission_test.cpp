@@ -1,13 +1,14 @@
-// From requests to files: the same bytes every time, constants in the code, and failures that leave things as they were.
+// From requests to files: the same bytes every time, constants in the code, and failures that leave things as they
+// were.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <cstdlib>
 #include "convsmith/error.h"
 #include "convsmith/file.h"
 #include "convsmith/npy.h"
 #include "emitted.h"
 #include "tools/verify/certificate.h"
 #include "tools/verify/reference.h"
-#include <cstdlib>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 
 namespace convsmith {
 namespace {
@@ -23,18 +24,23 @@ EmitOptions options(const std::string &folder) {
 std::string words_of(const std::vector<KernelRequest> &kernels, const EmitOptions &o) {
   try {
     emit_library(kernels, o);
-  } catch (const Error &e) { return e.what(); }
+  } catch (const Error &e) {
+    return e.what();
+  }
   return "emitted";
 }
 
 TEST(Emission, GivesTheSameBytesWhereverAndWhoeverAsks) {
   const TestFolder one, other;
-  const std::vector<KernelRequest> kernels = {kernel("edge", "all", "in=6x8 kernel=1x2"), kernel("layer", "forward", "ic=8 oc=16 in=9x9 kernel=3 pad=1")};
+  const std::vector<KernelRequest> kernels = {kernel("edge", "all", "in=6x8 kernel=1x2"),
+                                              kernel("layer", "forward", "ic=8 oc=16 in=9x9 kernel=3 pad=1")};
   emit_library(kernels, options(one.path()));
-  setenv("HL_NUM_THREADS", "7", 1), setenv("HL_TARGET", "x86-64-linux", 1), setenv("LANG", "C", 1);
+  setenv("HL_NUM_THREADS", "7", 1), setenv("HL_TARGET", "x86-64-linux", 1), setenv("HL_JIT_TARGET", "x86-64-linux", 1);
+  setenv("LANG", "tr_TR.UTF-8", 1), setenv("LC_ALL", "de_DE.UTF-8", 1), setenv("TZ", "Asia/Tokyo", 1);
+  setenv("CONVSMITH_CACHE", (other / "cache").c_str(), 1);
   emit_library(kernels, options(other / "deeper/folder"));
-  unsetenv("HL_NUM_THREADS"), unsetenv("HL_TARGET");
-  for (const char *file : {"liblib.a", "lib.h", "lib.c", "lib.json"}) EXPECT_EQ(read_file(one / file), read_file((other / "deeper/folder/") + file)) << file;
+  for (const char *file : {"liblib.a", "lib.h", "lib.c", "lib.json"})
+    EXPECT_EQ(read_file(one / file), read_file((other / "deeper/folder/") + file)) << file;
 }
 
 TEST(Emission, CompilesLearntWeightsIn) {
@@ -44,11 +50,14 @@ TEST(Emission, CompilesLearntWeightsIn) {
   fill_integers(weight, 9);
   write_npy(folder / "w.npy", weight);
   KernelRequest constant = kernel("k", "forward,input_gradient", p.str());
-  std::erase_if(constant.passes, [](PassKind pass) { return pass == PassKind::pack_weight || pass == PassKind::pack_weight_for_input_gradient; });
+  std::erase_if(constant.passes, [](PassKind pass) {
+    return pass == PassKind::pack_weight || pass == PassKind::pack_weight_for_input_gradient;
+  });
   const Library plain = emitted("plain", {kernel("k", "forward,input_gradient", p.str())}, "host").open();
   constant.weight = folder / "w.npy";
   const Library baked = emitted("baked", {constant}, "host").open();
-  for (auto [pass, packer] : {std::pair("forward", "pack_weight"), std::pair("input_gradient", "pack_weight_for_input_gradient")}) {
+  for (auto [pass, packer] :
+       {std::pair("forward", "pack_weight"), std::pair("input_gradient", "pack_weight_for_input_gradient")}) {
     Call a(plain, "k", pass), b(baked, "k", pass), pack(plain, "k", packer);
     EXPECT_EQ(a.pass->arguments, b.pass->arguments + 1);
     pack.tensor("from").copy_from(weight);
@@ -64,25 +73,55 @@ TEST(Emission, CompilesLearntWeightsIn) {
 
 TEST(Emission, ManifestTellsWhatIsInside) {
   const TestFolder folder;
-  const nlohmann::json m = emit_library({kernel("layer", "all", "ic=5 oc=7 in=9x11 kernel=3 pad=1 bias=1")}, options(folder.path()));
+  const nlohmann::json m =
+      emit_library({kernel("layer", "all", "ic=5 oc=7 in=9x11 kernel=3 pad=1 bias=1")}, options(folder.path()));
   EXPECT_EQ(nlohmann::json::parse(read_file(folder / "lib.json")), m);
+  EXPECT_EQ(m["name"], "lib");
+  EXPECT_EQ(m["abi"], CONVSMITH_ABI);
+  EXPECT_THAT(m["convsmith"].get<std::string>(), testing::MatchesRegex("[0-9]+[.][0-9]+[.][0-9]+"));
   EXPECT_EQ(m["levels"], (std::vector<std::string>{"x86-64-avx2", "x86-64"}));
   EXPECT_EQ(m["archive_bytes"], read_file(folder / "liblib.a").size());
   EXPECT_EQ(m["halide"], "21.0.0");
-  EXPECT_EQ(m["licences"].size(), 2u);
+  ASSERT_EQ(m["licences"].size(), 2u);
+  for (const auto &licence : m["licences"]) EXPECT_THAT(licence["notice"].get<std::string>(), HasSubstr("MIT"));
+  EXPECT_EQ(m["kernels"][0]["name"], "layer");
+  EXPECT_EQ(m["kernels"][0]["problem"], "ic=5 oc=7 in=9x11 kernel=3 pad=1 bias=1");
+  EXPECT_EQ(m["kernels"][0]["constant_weights"], false);
+  std::vector<std::string> passes;
+  for (const auto &pass : m["kernels"][0]["passes"]) passes.push_back(pass["pass"]);
+  EXPECT_THAT(passes, testing::ElementsAre("forward", "input_gradient", "weight_gradient", "bias_gradient",
+                                           "pack_weight", "pack_weight_for_input_gradient", "train_step"));
   const auto &forward = m["kernels"][0]["passes"][0];
   EXPECT_EQ(forward["function"], "lib_layer_forward");
+  std::vector<std::string> arguments;
+  for (const auto &argument : forward["arguments"]) arguments.push_back(argument["name"]);
+  EXPECT_THAT(arguments, testing::ElementsAre("x", "weight", "bias", "y"));
   EXPECT_EQ(forward["arguments"][0]["extents"], (std::vector<int>{1, 5, 9, 11}));
   EXPECT_EQ(forward["arguments"][0]["strides"], (std::vector<int>{495, 1, 55, 5}));
   EXPECT_EQ(forward["levels"].size(), 2u);
   EXPECT_THAT(forward["levels"][0]["schedule"].get<std::string>(), HasSubstr("cpu_direct@"));
   EXPECT_GT(forward["levels"][0]["object_bytes"], 1000);
-  EXPECT_TRUE(forward["levels"][0]["workspace_bytes"].contains("thread"));
+  EXPECT_EQ(forward["levels"][0]["level"], "x86-64-avx2");
+  EXPECT_THAT(forward["levels"][0]["knobs"].get<std::string>(), HasSubstr("tile="));
+  EXPECT_THAT(forward["levels"][0]["why"].get<std::string>(), HasSubstr("no record"));
+  EXPECT_TRUE(forward["levels"][0]["workspace_bytes"]["call"].is_number());
+  EXPECT_TRUE(forward["levels"][0]["workspace_bytes"]["thread"].is_number());
   const auto &certificate = m["certificate"]["levels"];
   ASSERT_EQ(certificate.size(), 2u);
   EXPECT_EQ(certificate[1]["passes"].size(), m["kernels"][0]["passes"].size());
   EXPECT_GT(certificate[1]["passes"][0]["exact_elements"], 0);
   EXPECT_LE(certificate[1]["passes"][0]["worst_share_of_bound"], 1);
+}
+
+TEST(Emission, RefusesConstantWeightsThatDoNotFit) {
+  const TestFolder folder;
+  write_npy(folder / "w.npy", Tensor({1, 1, 2, 1}));
+  KernelRequest k = kernel("edge", "forward", "in=6x8 kernel=1x2");
+  k.weight = folder / "w.npy";
+  EXPECT_EQ(words_of({k}, options(folder.path())), (folder / "w.npy") + ": expected weights 1x1x1x2, got 1x1x2x1");
+  k.passes = {PassKind::weight_gradient};
+  EXPECT_EQ(words_of({k}, options(folder.path())),
+            "kernel edge: pass weight_gradient makes no sense with constant weights");
 }
 
 // A library with a fault in it gets no certificate.
@@ -128,6 +167,27 @@ TEST(Emission, FailuresAreOneLineAndLeaveThingsAlone) {
     EXPECT_THAT(entry.path().filename().string(), testing::Not(testing::StartsWith("."))) << "left behind";
 }
 
+// Stands for a fault of the compiler: a library that is loaded into the child ends it by a signal before it begins.
+TEST(Emission, ACompilerThatDiesIsAnError) {
+  const TestFolder folder;
+  write_file(folder / "die.c",
+             "#include <signal.h>\n__attribute__((constructor)) static void die(void) { raise(SIGKILL); }\n");
+  output_of({"cc", "-shared", "-fPIC", folder / "die.c", "-o", folder / "die.so"});
+  KernelJob job;
+  job.problem = "in=6x8 kernel=1x2", job.pass = "forward", job.target = "x86-64", job.cpu = "*";
+  job.function = "k", job.object = folder / "k.o";
+  std::string message = "compiled";
+  setenv("LD_PRELOAD", (folder / "die.so").c_str(), 1);
+  try {
+    compile_kernel(job);
+  } catch (const InternalError &e) {
+    message = e.what();
+  }
+  unsetenv("LD_PRELOAD");
+  EXPECT_EQ(message, "forward of \"in=6x8 kernel=1x2\": the compiler died of signal 9");
+  compile_kernel(job);
+}
+
 TEST(Emission, CompilesWhatATargetAsksWhateverTheMachine) {
   const TestFolder folder;
   KernelJob job;
@@ -136,7 +196,8 @@ TEST(Emission, CompilesWhatATargetAsksWhateverTheMachine) {
     job.target = target, job.object = folder / target, job.assembly = folder / "k.s";
     compile_kernel(job);
     const std::string assembly = read_file(folder / "k.s");
-    EXPECT_EQ(assembly.find("zmm") != std::string::npos, std::string(target).find("avx512") != std::string::npos) << target;
+    EXPECT_EQ(assembly.find("zmm") != std::string::npos, std::string(target).find("avx512") != std::string::npos)
+        << target;
     EXPECT_EQ(assembly.find("vfmadd") != std::string::npos, std::string(target) != "x86-64") << target;
   }
 }

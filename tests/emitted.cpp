@@ -1,6 +1,7 @@
 #include "emitted.h"
 #include <gtest/gtest.h>
 #include <unistd.h>
+#include <algorithm>
 #include <cstdlib>
 #include <random>
 #include <sstream>
@@ -75,6 +76,29 @@ std::vector<float> Call::results() const {
     all.insert(all.end(), one.begin(), one.end());
   }
   return all;
+}
+
+namespace {
+
+constexpr std::ptrdiff_t guard = 61;
+constexpr float mark = 12345;
+
+}  // namespace
+
+Guards::Guards(Call &call) {
+  for (std::size_t i = 0; i < call.tensors.size(); i++) {
+    const float *data = call.tensors[i].data<float>();
+    memory_.emplace_back(static_cast<std::size_t>(call.tensors[i].elements() + 2 * guard), mark);
+    std::copy(data, data + call.tensors[i].elements(), memory_[i].begin() + guard);
+    call.descriptors[i].data = memory_[i].data() + guard;
+  }
+}
+
+bool Guards::intact() const {
+  const auto marked = [](float value) { return value == mark; };
+  return std::all_of(memory_.begin(), memory_.end(), [&](const std::vector<float> &m) {
+    return std::all_of(m.begin(), m.begin() + guard, marked) && std::all_of(m.end() - guard, m.end(), marked);
+  });
 }
 
 void fill_integers(const Tensor &tensor, std::uint64_t seed) {

@@ -60,6 +60,16 @@ class Call {
   std::size_t index_of(const std::string &argument) const;
 };
 
+/// Moves a call's tensors to memory with marks on both sides, aligned to their elements only.
+class Guards {
+ public:
+  explicit Guards(Call &call);
+  bool intact() const;
+
+ private:
+  std::vector<std::vector<float>> memory_;
+};
+
 /// Integers from -5 to 5 in the order of memory.
 void fill_integers(const Tensor &tensor, std::uint64_t seed);
 

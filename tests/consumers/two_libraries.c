@@ -78,6 +78,7 @@ int main(void) {
 
   halide_error(NULL, "the host's own");
   halide_free(NULL, halide_malloc(NULL, 100));
-  printf("host's own: %d errors, %d allocations, %d threads\n", host_errors, host_allocations, halide_set_num_threads(3));
+  printf("host's own: %d errors, %d allocations, %d threads\n", host_errors, host_allocations,
+         halide_set_num_threads(3));
   return 0;
 }

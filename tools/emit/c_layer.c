@@ -33,6 +33,7 @@ void halide_free(void *call, void *memory);
 typedef struct {
   convsmith_error *error;
   int reported;
+  int loop_status; /* of a caller's parallel loop that failed: a kernel without assertions does not look */
 } call_state;
 
 static convsmith_allocator the_allocator;
@@ -78,8 +79,8 @@ void halide_free(void *call, void *aligned) {
   (void)call;
   if (!aligned) return;
   memcpy(&memory, (char *)aligned - sizeof memory, sizeof memory);
-  if (the_allocator.release) the_allocator.release(the_allocator.user, memory);
-  else free(memory);
+  if (!the_allocator.allocate) free(memory);
+  else if (the_allocator.release) the_allocator.release(the_allocator.user, memory);
 }
 
 typedef struct {
@@ -96,8 +97,11 @@ static int loop_body(void *context, int32_t i) {
 
 static int callers_do_par_for(void *call, task_function task, int min, int size, uint8_t *closure) {
   loop_state loop;
+  int status;
   loop.call = call, loop.task = task, loop.min = min, loop.closure = closure;
-  return the_parallel_for(the_parallel_for_user, loop_body, &loop, size);
+  status = the_parallel_for(the_parallel_for_user, loop_body, &loop, size);
+  if (status) __atomic_store_n(&((call_state *)call)->loop_status, status, __ATOMIC_RELEASE);
+  return status;
 }
 
 /* ---- Instruction levels ---- */
@@ -230,7 +234,7 @@ static convsmith_status check(const pass_spec *p, const argument_spec *a, const 
   return CONVSMITH_OK;
 }
 
-/* First and last byte that a tensor touches; 0 where it has gaps, in which another tensor may lie. */
+/* First and last byte that a tensor touches; 0 where it has gaps, in which another tensor may lie, or repeats itself. */
 static int span(const convsmith_tensor *t, uintptr_t *first, uintptr_t *last) {
   int i;
   int64_t elements = 1;
@@ -244,6 +248,27 @@ static int span(const convsmith_tensor *t, uintptr_t *first, uintptr_t *last) {
   }
   *last += (uintptr_t)bytes - 1;
   return *last - *first + 1 == (uintptr_t)elements * (uintptr_t)bytes;
+}
+
+/* Whether two tensors share an element: halves the one with gaps, the longer first, until the parts are apart or dense. */
+static int overlap(const convsmith_tensor *a, const convsmith_tensor *b) {
+  uintptr_t a_first, a_last, b_first, b_last;
+  const int a_dense = span(a, &a_first, &a_last), b_dense = span(b, &b_first, &b_last);
+  convsmith_tensor part = *a;
+  int64_t most = -1;
+  int i, axis = 0;
+  if (a_first > b_last || b_first > a_last) return 0;
+  if (a_dense && b_dense) return 1;
+  if (a_dense || (!b_dense && b_last - b_first > a_last - a_first)) return overlap(b, a);
+  for (i = 0; i < a->rank; i++) {
+    const int64_t stride = a->extent[i] > 1 ? a->stride[i] : 0, distance = stride < 0 ? -stride : stride;
+    if (a->extent[i] > 1 && distance > most) most = distance, axis = i;
+  }
+  part.extent[axis] = a->extent[axis] / 2;
+  if (overlap(&part, b)) return 1;
+  part.data = (char *)a->data + part.extent[axis] * a->stride[axis] * (type_bits[a->type] / 8);
+  part.extent[axis] = a->extent[axis] - part.extent[axis];
+  return overlap(&part, b);
 }
 
 static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *tensors, convsmith_error *error) {
@@ -262,12 +287,10 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
     if (status != CONVSMITH_OK) return status;
   }
   for (o = p->arguments - p->outputs; o < p->arguments; o++)
-    for (i = 0; i < o; i++) {
-      uintptr_t first, last, from, to;
-      if (span(&tensors[o], &first, &last) && span(&tensors[i], &from, &to) && first <= to && from <= last)
+    for (i = 0; i < o; i++)
+      if (overlap(&tensors[o], &tensors[i]))
         return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s must not overlap %s", p->function, p->argument[o].name,
                     p->argument[i].name);
-    }
   for (i = 0; i < p->arguments; i++) {
     const argument_spec *a = &p->argument[i];
     halide_buffer *b = &buffers[i];
@@ -286,11 +309,14 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
     arguments[i + 1] = b;
   }
   if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);
-  state.error = error, state.reported = 0;
+  state.error = error, state.reported = 0, state.loop_status = 0;
   arguments[0] = &context;
   code = p->kernel[level](arguments);
+  if (code == 0) code = state.loop_status;
   if (code == 0) return CONVSMITH_OK;
   if (code == -11) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
+  if (code == state.loop_status && !state.reported)
+    return fail(error, CONVSMITH_FAILED, "%s: the parallel loop returned %d", p->function, code);
   if (!state.reported) return fail(error, CONVSMITH_FAILED, "%s: the kernel returned %d", p->function, code);
   return CONVSMITH_FAILED;
 }

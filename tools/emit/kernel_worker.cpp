@@ -35,9 +35,19 @@ class Workspace : public Internal::IRVisitor {
  public:
   std::int64_t serial = 0, task = 0;
 
-  void add(const Internal::LoweredFunc &f, bool body_of_parallel_loop) {
-    in_task_ = body_of_parallel_loop;
-    f.body.accept(this);
+  explicit Workspace(const Module &module) {
+    // A loop's bounds are where it is started, so that its body comes after.
+    const auto is_body = [](const Internal::LoweredFunc &f) { return f.linkage == LinkageType::Internal; };
+    for (const Internal::LoweredFunc &f : module.functions())
+      if (!is_body(f)) f.body.accept(this);
+    in_task_ = true;
+    for (const Internal::LoweredFunc &f : module.functions()) {
+      if (!is_body(f)) continue;
+      const auto loop = parallel_loops_.find(f.name);
+      if (loop == parallel_loops_.end()) throw std::logic_error("workspace: no loop has the body " + f.name);
+      Internal::ScopedBinding<Internal::Interval> bind(bounds_, f.args.at(1).name, loop->second);
+      f.body.accept(this);
+    }
   }
 
  private:
@@ -52,8 +62,8 @@ class Workspace : public Internal::IRVisitor {
       const Expr upper = Internal::find_constant_bound(e, Internal::Direction::Upper, bounds_);
       const auto value = upper.defined() ? Internal::as_const_int(upper) : std::nullopt;
       constant &= Internal::is_const(e);
-      bytes *= value ? *value : 0;
-      unbounded_ |= !value;
+      if (!value) throw std::logic_error("workspace: no bound on the extents of " + op->name);
+      bytes *= *value;
     }
     const bool heap = op->memory_type == MemoryType::Heap ||
                       (op->memory_type == MemoryType::Auto && (!constant || bytes > on_stack));
@@ -65,32 +75,38 @@ class Workspace : public Internal::IRVisitor {
   }
 
   void visit(const Internal::For *op) override {
-    const bool outer = in_task_;
-    in_task_ |= op->for_type == Internal::ForType::Parallel;
-    Internal::Interval i = Internal::Interval::everything();
-    const Expr last = Internal::simplify(op->min + op->extent - 1);
-    const Expr lo = Internal::find_constant_bound(op->min, Internal::Direction::Lower, bounds_);
-    const Expr hi = Internal::find_constant_bound(last, Internal::Direction::Upper, bounds_);
-    if (lo.defined()) i.min = lo;
-    if (hi.defined()) i.max = hi;
-    Internal::ScopedBinding<Internal::Interval> bind(bounds_, op->name, i);
+    Internal::ScopedBinding<Internal::Interval> bind(bounds_, op->name, between(op->min, op->min + op->extent - 1));
     IRVisitor::visit(op);
-    in_task_ = outer;
   }
 
   void visit(const Internal::LetStmt *op) override {
+    op->value.accept(this);
+    Internal::ScopedBinding<Internal::Interval> bind(bounds_, op->name, between(op->value, op->value));
+    op->body.accept(this);
+  }
+
+  // halide_do_par_for(::body, min, extent, closure)
+  void visit(const Internal::Call *op) override {
+    IRVisitor::visit(op);
+    if (op->name != "halide_do_par_for") return;
+    const Internal::Variable *body = op->args.at(0).as<Internal::Variable>();
+    if (!body || body->name.substr(0, 2) != "::") throw std::logic_error("workspace: a parallel loop without a body");
+    parallel_loops_[body->name.substr(2)] = between(op->args[1], op->args[1] + op->args[2] - 1);
+  }
+
+  Internal::Interval between(const Expr &first, const Expr &last) const {
     Internal::Interval i = Internal::Interval::everything();
-    const Expr lo = Internal::find_constant_bound(op->value, Internal::Direction::Lower, bounds_);
-    const Expr hi = Internal::find_constant_bound(op->value, Internal::Direction::Upper, bounds_);
+    const Expr lo = Internal::find_constant_bound(first, Internal::Direction::Lower, bounds_);
+    const Expr hi = Internal::find_constant_bound(Internal::simplify(last), Internal::Direction::Upper, bounds_);
     if (lo.defined()) i.min = lo;
     if (hi.defined()) i.max = hi;
-    Internal::ScopedBinding<Internal::Interval> bind(bounds_, op->name, i);
-    IRVisitor::visit(op);
+    return i;
   }
 
   Internal::Scope<Internal::Interval> bounds_;
+  std::map<std::string, Internal::Interval> parallel_loops_;
   std::int64_t serial_now_ = 0, task_now_ = 0;
-  bool in_task_ = false, unbounded_ = false;
+  bool in_task_ = false;
 };
 
 KernelArgument described(const BufferSpec &spec) {
@@ -153,8 +169,7 @@ KernelResult compile(const KernelJob &job) {
   };
   Module module = module_for(w);
   KernelResult r;
-  Workspace workspace;
-  for (const Internal::LoweredFunc &f : module.functions()) workspace.add(f, f.linkage == LinkageType::Internal);
+  const Workspace workspace(module);
   // The C layer has checked what the generated assertions would, all but one: that memory was to be had. A kernel that
   // asks for none goes without them, at a third of the size.
   if (!job.assertions && workspace.serial + workspace.task == 0) {
