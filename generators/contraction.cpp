@@ -6,22 +6,6 @@ using namespace Halide;
 
 namespace convsmith {
 
-std::vector<SpatialAxis> spatial_axes(const Problem &p) {
-  std::vector<SpatialAxis> axes;
-  for (int a = p.rank - 1; a >= 0; a--) {
-    SpatialAxis s{int(p.in[a]),     int(p.out(a)),      int(p.kernel[a]), int(p.stride[a]),
-                  int(p.dilation[a]), int(p.pad_lo[a]), int(p.pad_hi[a])};
-    if (p.op == Op::convolution) s.lo -= (s.kernel - 1) * s.dilation, s.dilation = -s.dilation;
-    axes.push_back(s);
-  }
-  return axes;
-}
-
-Channels channels(const Problem &p) {
-  if (p.groups > 1 && p.ic == p.groups && p.oc == p.groups) return {int(p.oc), 1, 1, true};
-  return {int(p.oc / p.groups), int(p.ic / p.groups), int(p.groups), false};
-}
-
 Index tensor_index(Expr c, Expr g, const Index &spatial, Expr n) {
   Index i = {c, g};
   i.insert(i.end(), spatial.begin(), spatial.end());
@@ -29,76 +13,23 @@ Index tensor_index(Expr c, Expr g, const Index &spatial, Expr n) {
   return i;
 }
 
-std::vector<int> tensor_extents(const Problem &p, bool output) {
-  const Channels ch = channels(p);
-  std::vector<int> e = {output || ch.depthwise ? ch.co : ch.ci, ch.g};
-  for (auto &s : spatial_axes(p)) e.push_back(output ? s.out : s.in);
-  e.push_back(int(p.n));
-  return e;
-}
-
-BufferSpec tensor_spec(const Problem &p, const std::string &name, bool output) {
-  BufferSpec t{name, output ? p.output_shape() : p.input_shape(), {}, {}, 0};
-  const auto extents = tensor_extents(p, output);
-  t.dims = {{1, extents[0]}, {1, extents[1], extents[0]}};
-  for (int d = 0; d < p.rank; d++) t.dims.push_back({p.rank + 1 - d, extents[2 + d]});
-  t.dims.push_back({0, extents.back()});
-  for (int d = 0; d < p.rank; d++) t.memory.push_back(p.rank + 1 - d);
-  // The innermost two axes are dense; rows, planes and batches may lie further apart.
-  if (p.layout == Layout::channels_first) t.memory.push_back(1), t.fixed = 1;
-  else t.memory.insert(t.memory.begin(), 1), t.fixed = 2;
-  t.memory.push_back(0);
-  return t;
-}
-
-BufferSpec plain_weight_spec(const Problem &p, const std::string &name, bool transposed) {
-  const Channels ch = channels(p);
-  BufferSpec w{name, p.weight_shape(), {}, {{0, ch.co}, {1, ch.ci}, {0, ch.g, ch.co}}, 0};
-  for (int d = 0; d < p.rank; d++) w.dims.push_back({p.rank + 1 - d, int(p.kernel[p.rank - 1 - d])});
-  if (transposed) w.memory = {1, 0};
-  else w.memory = {0, 1};
-  for (int d = 0; d < p.rank; d++) w.memory.push_back(p.rank + 1 - d);
-  w.fixed = int(w.memory.size());
-  return w;
-}
-
-BufferSpec weight_spec(const Workload &w, const std::string &name, bool transposed) {
-  const Problem &p = w.problem;
-  const Channels ch = channels(p);
-  if (ch.depthwise) transposed = false;
-  if (!w.panel) return plain_weight_spec(p, name, transposed);
-  const int vec = transposed ? ch.ci : ch.co, other = transposed ? ch.co : ch.ci;
-  std::vector<int> extents = {w.panel, other};
-  for (auto &a : spatial_axes(p)) extents.push_back(a.kernel);
-  extents.push_back((vec + w.panel - 1) / w.panel), extents.push_back(ch.g);
-  BufferSpec packed{name, {extents.rbegin(), extents.rend()}, {}, {}, int(extents.size())};
-  for (int d = 0; d < packed.fixed; d++)
-    packed.memory.push_back(packed.fixed - 1 - d), packed.dims.push_back({packed.fixed - 1 - d, extents[d]});
-  return packed;
-}
-
-BufferSpec channel_spec(const Problem &p, const std::string &name) {
-  const Channels ch = channels(p);
-  return {name, p.bias_shape(), {0}, {{0, ch.co}, {0, ch.g, ch.co}}, 1};
-}
-
-BufferSpec scalar_spec(const std::string &name) { return {name, {1}, {0}, {{0, 1}}, 1}; }
-
 Region from_zero(const std::vector<int> &extents) {
   Region r;
   for (int e : extents) r.push_back({0, e});
   return r;
 }
 
-Finish plain() {
-  return [](Expr sum, const Index &) { return sum; };
+Region from_zero(const std::vector<Extent> &extents) {
+  Region r;
+  for (auto &e : extents) r.push_back({0, e.value});
+  return r;
+}
+
+Finish rounded_to(Halide::Type type) {
+  return [type](Expr sum, const Index &) { return std::vector<Expr>{cast(type, sum)}; };
 }
 
 namespace {
-
-// Too few channels to fill a vector: the innermost spatial axis is the vector axis instead, and the operands change
-// roles.
-bool along_space(int vector_channels) { return vector_channels < 8; }
 
 // Dimension 0 of an operand is contiguous where it is staged.
 template<class T> std::vector<T> space_first(std::vector<T> v, bool yes) {
@@ -106,52 +37,16 @@ template<class T> std::vector<T> space_first(std::vector<T> v, bool yes) {
   return v;
 }
 
-// A tensor as the sums read it, with its border. Negative padding crops before the border applies.
-Func padded(const std::string &name, Func f, const Problem &p, bool output, bool x_first) {
-  const auto axes = spatial_axes(p);
-  const std::vector<Var> v = f.args();
-  Region inside = from_zero(tensor_extents(p, output));
-  const bool zero = output || p.border == Border::zero;
-  for (int d = 0; d < p.rank && !output; d++) {
-    const int a = p.rank - 1 - d;
-    const int crop_lo = std::max(0, -int(p.pad_lo[a])), crop_hi = std::max(0, -int(p.pad_hi[a]));
-    inside[2 + d] = {crop_lo, axes[d].in - crop_lo - crop_hi};
-  }
-  Func b;
-  if (zero) {
-    b = BoundaryConditions::constant_exterior(f, 0.f, inside);
-  } else {
-    // The channels have no border, but a vectorised copy reads past their end.
-    Region channels(inside.size(), {Expr(), Expr()});
-    channels[0] = inside[0];
-    inside[0] = inside[1] = inside.back() = {Expr(), Expr()};
-    b = BoundaryConditions::repeat_edge(f, channels);
-    b = p.border == Border::replicate ? BoundaryConditions::repeat_edge(b, inside)
-        : p.border == Border::reflect ? BoundaryConditions::mirror_interior(b, inside)
-                                      : BoundaryConditions::repeat_image(b, inside);
-  }
-  Func out(name);
-  out(space_first(v, x_first)) = b(v);
-  return out;
+bool is_quantised(const Workload &w) { return w.problem.type == Type::u8s8; }
+
+std::vector<int> plans(const std::vector<Extent> &extents) {
+  std::vector<int> p;
+  for (auto &e : extents) p.push_back(e.plan);
+  return p;
 }
 
-// Weights as weight(vector channel, other channel, g, k...), whether they arrive plain or in panels
-// (vector channel % panel, other channel, k..., vector channel / panel, g).
-Func weights(const Workload &w, Func buffer, bool transposed) {
-  std::vector<Var> v = {Var("wc"), Var("wr"), Var("wg")};
-  for (int d = 0; d < w.problem.rank; d++) v.push_back(numbered("k", d));
-  Index at;
-  if (w.panel) {
-    at = {v[0] % w.panel, v[1]};
-    at.insert(at.end(), v.begin() + 3, v.end());
-    at.push_back(v[0] / w.panel), at.push_back(v[2]);
-  } else {
-    at.assign(v.begin(), v.end());
-    if (transposed && !channels(w.problem).depthwise) std::swap(at[0], at[1]);
-  }
-  Func f("weight_in");
-  f(v) = buffer(at);
-  return f;
+bool all_known(const std::vector<Extent> &extents) {
+  return std::all_of(extents.begin(), extents.end(), [](const Extent &e) { return e.known; });
 }
 
 // The taps that reach one output of an axis. Tap t < count is kernel element first + t*step; for the output
@@ -175,66 +70,137 @@ Taps gradient_taps(const SpatialAxis &a, int residue) {
 
 }  // namespace
 
-Stages gather(const Workload &w, bool gradient, Func in, Func weight, const Finish &finish) {
+Func with_border(const Workload &w, const Geometry &geo, const std::string &name, Func f, Side side, bool x_first,
+                 Expr beyond) {
   const Problem &p = w.problem;
-  const auto axes = spatial_axes(p);
-  const Channels ch = channels(p);
-  const int result_channels = gradient && !ch.depthwise ? ch.ci : ch.co;
-  const int summed_channels = gradient && !ch.depthwise ? ch.co : ch.ci;
-  const bool along = along_space(result_channels), x_first = along || p.layout == Layout::channels_first;
+  const std::vector<Var> v = f.args();
+  Region inside = from_zero(extents(geo, side));
+  const bool zero = side == Side::out || p.border == Border::zero;
+  for (size_t d = 0; d < geo.axes.size() && side == Side::in; d++) {
+    const SpatialAxis &a = geo.axes[d];
+    const int crop_lo = std::max(0, -a.pad_lo), crop_hi = std::max(0, -a.pad_hi);
+    if (crop_lo || crop_hi) inside[2 + d] = {crop_lo, a.in.value - crop_lo - crop_hi};
+  }
+  Func b;
+  if (zero) {
+    b = BoundaryConditions::constant_exterior(f, cast(f.type(), beyond), inside);
+  } else {
+    // The channels have no border, but a vectorised copy reads past their end.
+    Region channels(inside.size(), {Expr(), Expr()});
+    channels[0] = inside[0];
+    inside[0] = inside[1] = inside.back() = {Expr(), Expr()};
+    b = BoundaryConditions::repeat_edge(f, channels);
+    b = p.border == Border::replicate ? BoundaryConditions::repeat_edge(b, inside)
+        : p.border == Border::reflect ? BoundaryConditions::mirror_interior(b, inside)
+                                      : BoundaryConditions::repeat_image(b, inside);
+  }
+  Func out(name);
+  Expr value = b(v);
+  if (!is_quantised(w)) value = cast(sum_type(p), value);
+  else if (w.offset) value = reinterpret<int8_t>(value ^ cast<uint8_t>(128));
+  out(space_first(v, x_first)) = value;
+  return out;
+}
+
+Func filter_of(const Workload &w, const Geometry &geo, Func buffer, Side of, bool position_first) {
+  const size_t rank = geo.axes.size();
+  std::vector<Var> v = {Var("wc"), Var("wr"), Var("wg")};
+  for (size_t d = 0; d < rank; d++) v.push_back(numbered("k", int(d)));
+  for (size_t d = 0; d < rank && geo.unshared; d++) v.push_back(numbered("o", int(d)));
+  Index at;
+  if (w.quad) {
+    at = {v[1] % w.quad, v[0], v[1] / w.quad};
+    at.insert(at.end(), v.begin() + 3, v.end());
+    at.push_back(v[2]);
+  } else if (w.panel) {
+    at = {v[0] % w.panel, v[1]};
+    at.insert(at.end(), v.begin() + 3, v.end());
+    at.push_back(v[0] / w.panel), at.push_back(v[2]);
+  } else {
+    at.assign(v.begin(), v.end());
+    if (of == Side::in && !geo.depthwise) std::swap(at[0], at[1]);
+    // A gradient reads past the positions, where dy is zero.
+    for (size_t d = 0; d < rank && geo.unshared && of == Side::in; d++)
+      at[3 + rank + d] = clamp(at[3 + rank + d], 0, geo.axes[d].out.value - 1);
+  }
+  if (position_first) std::rotate(v.begin(), v.begin() + 3 + rank, v.begin() + 4 + rank);
+  Func f("weight_in");
+  f(v) = is_quantised(w) ? Expr(buffer(at)) : cast(sum_type(w.problem), buffer(at));
+  return f;
+}
+
+Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Func weight, const Finish &finish,
+              Expr beyond) {
+  const Problem &p = w.problem;
+  const bool gradient = result == Side::in;
+  const size_t rank = geo.axes.size();
+  const int result_channels = geo.channels(result), summed_channels = geo.depthwise ? 1 : gradient ? geo.co : geo.ci;
+  const bool along = along_space(result_channels);
+  const bool x_first = !w.quad && (along || p.layout == Layout::channels_first);
   Var c("c"), g("g"), n("n");
 
   Stages s;
-  s.padded = padded("padded", in, p, gradient, x_first);
-  const Func filter = weights(w, weight, gradient);
+  s.padded = with_border(w, geo, "padded", from, gradient ? Side::out : Side::in, x_first, beyond);
+  const bool position_first = geo.unshared && along;
+  const Func filter = filter_of(w, geo, weight, result, position_first);
   s.free = {{c, result_channels}};
   Index v, sum_at;  // the position, and where its residue's sum holds it
   // Of each axis, the residues that some tap reaches. A stride past the kernel leaves most without.
-  std::vector<std::vector<std::pair<int, Taps>>> reached(p.rank);
+  std::vector<std::vector<std::pair<int, Taps>>> reached(rank);
   bool all_reached = true;
-  for (int d = 0; d < p.rank; d++) {
-    const Var x = numbered("s", d);
-    const int extent = gradient ? axes[d].in : axes[d].out, period = gradient ? std::min(axes[d].stride, extent) : 1;
+  for (size_t d = 0; d < rank; d++) {
+    const SpatialAxis &a = geo.axes[d];
+    const Var x = numbered("s", int(d));
+    const Extent extent = gradient ? a.in : a.out;
+    const int period = !gradient ? 1 : extent.known ? std::min(a.stride, extent.plan) : a.stride;
     // With the stride past the extent each position is a residue of its own.
     for (int m = 0; m < period; m++)
-      if (const Taps t = gradient ? gradient_taps(axes[d], m) : forward_taps(axes[d]); t.count > 0)
-        reached[d].push_back({m, t});
+      if (const Taps t = gradient ? gradient_taps(a, m) : forward_taps(a); t.count > 0) reached[d].push_back({m, t});
     all_reached &= int(reached[d].size()) == period;
-    s.free.push_back({x, extent, period, true});
+    s.free.push_back({x, extent.plan, period, gradient || !geo.unshared, extent.known});
     v.push_back(x), sum_at.push_back(period == 1 ? Expr(x) : x / period);
   }
-  s.free.push_back({n, int(p.n)}), s.free.push_back({g, ch.g});
+  // Unshared weights are used again along n only.
+  s.free.insert(geo.unshared ? s.free.begin() + 1 : s.free.end(), Axis{n, geo.n.plan, 1, false, geo.n.known});
+  s.free.push_back({g, geo.g});
 
   // With a border of zeros, rows of taps in it add nothing; any other border is read.
-  const bool trim = w.trim && (gradient || p.border == Border::zero);
+  const bool trim = w.trim && (gradient || p.border == Border::zero) && !is_quantised(w);
   size_t combinations = 1;
   for (auto &r : reached) combinations *= r.size();
-  Expr value = all_reached ? Expr() : Expr(0.f);
+  const Halide::Type type = sum_type(p);
+  Expr value = all_reached ? Expr() : cast(type, 0);
   for (size_t m = 0; m < combinations; m++) {
     std::vector<Taps> t;
-    std::vector<int> domain = {summed_channels};
+    // Fours are whole: the packed weights are zero past the last channel.
+    std::vector<int> domain = {w.quad ? (summed_channels + w.quad - 1) / w.quad * w.quad : summed_channels};
     Expr here;
     size_t rest = m;
-    for (int d = 0; d < p.rank; d++) {
+    for (size_t d = 0; d < rank; d++) {
       const auto &[residue, taps] = reached[d][rest % reached[d].size()];
+      const int period = !gradient ? 1 : geo.axes[d].in.known ? std::min(geo.axes[d].stride, geo.axes[d].in.plan) : geo.axes[d].stride;
       rest /= reached[d].size();
       t.push_back(taps);
       domain.push_back(taps.count);
-      if (s.free[1 + d].period == 1) continue;
-      const Expr on = v[d] % s.free[1 + d].period == residue;
+      if (period == 1) continue;
+      const Expr on = v[d] % period == residue;
       here = here.defined() ? here && on : on;
     }
     RDom r(from_zero(domain), std::string("r").append(std::to_string(m)));
     Index read, tap = {c, r[0], g};
-    for (int d = 0; d < p.rank; d++) {
-      tap.push_back(t[d].first + r[d + 1] * t[d].step);
-      read.push_back(v[d] * t[d].scale + r[d + 1] * t[d].move + t[d].base);
-      if (trim && d > 0) r.where(read[d] >= 0 && read[d] < (gradient ? axes[d].out : axes[d].in));
+    for (size_t d = 0; d < rank; d++) {
+      const SpatialAxis &a = geo.axes[d];
+      tap.push_back(t[d].first + r[int(d) + 1] * t[d].step);
+      read.push_back(v[d] * t[d].scale + r[int(d) + 1] * t[d].move + t[d].base);
+      if (trim && d > 0) r.where(read[d] >= 0 && read[d] < (gradient ? a.out : a.in).value);
     }
+    for (size_t d = 0; d < rank && geo.unshared; d++) tap.push_back(gradient ? read[d] : v[d]);
+    if (position_first) std::rotate(tap.begin(), tap.begin() + 3 + rank, tap.begin() + 4 + rank);
     Func acc(std::string("acc").append(std::to_string(m)));
-    const Expr summed = ch.depthwise ? Expr(c) : Expr(r[0]);
-    acc(tensor_index(c, g, v, n)) = 0.f;
-    acc(tensor_index(c, g, v, n)) += filter(tap) * s.padded(space_first(tensor_index(summed, g, read, n), x_first));
+    const Expr summed = geo.depthwise ? Expr(c) : Expr(r[0]);
+    acc(tensor_index(c, g, v, n)) = cast(type, 0);
+    acc(tensor_index(c, g, v, n)) +=
+        cast(type, filter(tap)) * cast(type, s.padded(space_first(tensor_index(summed, g, read, n), x_first)));
     s.sums.push_back({acc, r, domain});
     // Selects, not mux(): Halide then skips the sums that a residue does not use.
     const Expr sum = acc(tensor_index(c, g, sum_at, n));
@@ -242,48 +208,60 @@ Stages gather(const Workload &w, bool gradient, Func in, Func weight, const Fini
   }
   s.out = Func(gradient ? "dx_out" : "y_out");
   const Index at = tensor_index(c, g, v, n);
-  s.out(at) = finish(value, at);
+  const std::vector<Expr> values = finish(value, at);
+  if (values.size() == 1) s.out(at) = values[0];
+  else s.out(at) = Tuple(values);
 
-  s.vec = filter, s.bcast = s.padded, s.depthwise = ch.depthwise;
-  if (along) std::swap(s.free[0], s.free[1]), std::swap(s.vec, s.bcast);
-  const bool first = p.layout == Layout::channels_first;
-  s.dense = first && !along ? 1 : 0;
+  s.vec = filter, s.bcast = s.padded, s.paired = geo.depthwise || position_first;
+  const size_t space = geo.unshared ? 2 : 1;
+  if (along) {
+    std::rotate(s.free.begin(), s.free.begin() + space, s.free.begin() + space + 1);
+    if (!geo.unshared) std::swap(s.vec, s.bcast);
+  }
+  s.dense = p.layout == Layout::channels_first && !along ? int(space) : 0;
   return s;
 }
 
-Stages weight_gradient(const Workload &w, Func x, Func dy, const Finish &finish) {
+Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, const Finish &finish) {
   const Problem &p = w.problem;
-  const auto axes = spatial_axes(p);
-  const Channels ch = channels(p);
+  const size_t rank = geo.axes.size();
   Var co("co"), ci("ci"), g("g");
-  std::vector<int> domain;
-  for (auto &a : axes) domain.push_back(a.out);
-  domain.push_back(int(p.n));
+  std::vector<Extent> domain;
+  for (auto &a : geo.axes)
+    if (!geo.unshared) domain.push_back(a.out);
+  domain.push_back(geo.n);
   RDom r(from_zero(domain), "r");
+  const RVar n = r[int(domain.size()) - 1];
+  // Unshared weights of few channels have the innermost position as the vector axis, along which both operands move.
+  const bool along = geo.unshared && along_space(geo.co);
 
   Stages s;
-  s.bcast = s.padded = padded("x_padded", x, p, false, false);
-  s.vec = padded("dy_padded", dy, p, true, false);
+  s.bcast = s.padded = with_border(w, geo, "x_padded", x, Side::in, along, 0.f);
+  s.vec = with_border(w, geo, "dy_padded", dy, Side::out, along, 0.f);
   Index o, i, at = {co, ci, g};
-  std::vector<Axis> kernel;
-  for (int d = 0; d < p.rank; d++) {
-    const Var v = numbered("k", d);
-    kernel.push_back({v, axes[d].kernel, 1, true});
-    at.push_back(v), o.push_back(r[d]);
-    i.push_back(o[d] * axes[d].stride + v * axes[d].dilation - axes[d].lo);
-    if (w.trim && d > 0 && p.border == Border::zero) r.where(i[d] >= 0 && i[d] < axes[d].in);
+  std::vector<Axis> kernel, position;
+  for (size_t d = 0; d < rank; d++) {
+    const SpatialAxis &a = geo.axes[d];
+    const Var v = numbered("k", int(d)), u = numbered("o", int(d));
+    kernel.push_back({v, a.kernel, 1, true}), position.push_back({u, a.out.plan, 1, true, a.out.known});
+    at.push_back(v), o.push_back(geo.unshared ? Expr(u) : Expr(r[int(d)]));
+    i.push_back(o[d] * a.stride + v * a.dilation - a.lo);
+    if (w.trim && d > 0 && p.border == Border::zero && !geo.unshared) r.where(i[d] >= 0 && i[d] < a.in.value);
   }
+  for (auto &a : position)
+    if (geo.unshared) at.push_back(a.var);
   Func acc("acc"), dw("dw_out");
   acc(at) = 0.f;
-  acc(at) += s.vec(tensor_index(co, g, o, r[p.rank])) *
-             s.bcast(tensor_index(ch.depthwise ? co : ci, g, i, r[p.rank]));
-  dw(at) = finish(acc(at), at);
+  acc(at) += s.vec(space_first(tensor_index(co, g, o, n), along)) *
+             s.bcast(space_first(tensor_index(geo.depthwise ? co : ci, g, i, n), along));
+  dw(at) = finish(acc(at), at)[0];
 
-  s.out = dw, s.sums = {{acc, r, domain}};
-  s.depthwise = ch.depthwise, s.over_positions = true;
-  s.free = {{co, ch.co, 1, true}, {ci, ch.ci, 1, true}};
+  s.out = dw, s.sums = {{acc, r, plans(domain), all_known(domain)}};
+  s.paired = geo.depthwise || along, s.over_positions = true;
+  s.free = {{co, geo.co, 1, true}, {ci, geo.ci, 1, true}};
   s.free.insert(s.free.end(), kernel.begin(), kernel.end());
-  s.free.push_back({g, ch.g});
+  if (geo.unshared) s.free.insert(along ? s.free.begin() : s.free.end(), position.begin(), position.end());
+  s.free.push_back({g, geo.g});
   return s;
 }
 

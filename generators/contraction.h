@@ -1,56 +1,50 @@
-// Shared by the files of generators/: the axes, the layouts and the two contractions that every operator maps onto.
+// Shared by the files of generators/: the correlation that each operator is, and the two contractions of it.
 #pragma once
-#include "stages.h"
+#include "layout.h"
 #include <functional>
 
 namespace convsmith {
 
-using Index = std::vector<Halide::Expr>;
-
-/// Spatial axis d of a Func (0 is innermost) is axis rank-1-d of the problem. A convolution is a correlation whose
-/// taps run backwards: dilation -d from lo - (K-1)*d.
-struct SpatialAxis {
-  int in, out, kernel, stride, dilation, lo, hi;
-};
-std::vector<SpatialAxis> spatial_axes(const Problem &);
-
-/// Channels within a group, and groups. Depthwise is one group whose input is read at the result's own channel.
-struct Channels {
-  int co, ci, g;
-  bool depthwise;
-};
-Channels channels(const Problem &);
-
-/// t(c, g, w[, h[, d]], n)
 Index tensor_index(Halide::Expr c, Halide::Expr g, const Index &spatial, Halide::Expr n);
-std::vector<int> tensor_extents(const Problem &, bool output);
-BufferSpec tensor_spec(const Problem &, const std::string &name, bool output);
-
-/// Plain weights (co, ci, g, kw[, kh[, kd]]), in memory kd, kh, kw, then ci, g, co or, `transposed`, g, co, ci.
-BufferSpec plain_weight_spec(const Problem &, const std::string &name, bool transposed);
-/// The weights of forward, or of the input gradient, as the workload wants them: plain or in panels.
-BufferSpec weight_spec(const Workload &, const std::string &name, bool transposed);
-/// [OC] as (c, g)
-BufferSpec channel_spec(const Problem &, const std::string &name);
-BufferSpec scalar_spec(const std::string &name);
-
 Halide::Region from_zero(const std::vector<int> &extents);
+Halide::Region from_zero(const std::vector<Extent> &extents);
 
-/// The epilogue: (the sum, the index of the result) -> the result.
-using Finish = std::function<Halide::Expr(Halide::Expr, const Index &)>;
-Finish plain();
+/// The epilogue: (the sum, the index of the result) -> the result and what is stored beside it.
+using Finish = std::function<std::vector<Halide::Expr>(Halide::Expr, const Index &)>;
+/// The sum itself, rounded to a type.
+Finish rounded_to(Halide::Type);
 
-/// y(co,g,o,n)   = finish(sum over ci,k of weight(co,ci,g,k) * x(ci, g, o*s + k*dil - lo, n))
+/// A tensor on one side of the correlation as the sums read it: in the type of the sums (8 bits stay 8 bits), with its
+/// border, `beyond` being the value of a border of zeros. A negative padding crops before the border applies.
+Halide::Func with_border(const Workload &, const Geometry &, const std::string &name, Halide::Func, Side, bool x_first,
+                         Halide::Expr beyond);
+/// Weights as weight(vector channel, other channel, g, k...[, position...]) in the type of the sums, however they lie;
+/// the position first where `position_first`. `of` is the side whose channels are the vector axis.
+Halide::Func filter_of(const Workload &, const Geometry &, Halide::Func, Side of, bool position_first = false);
+
+/// y(co,g,o,n)   = finish(sum over ci,k of weight(co,ci,g,k) * x(ci, g, o*s + k*dil - lo, n))             Side::out
 /// dx(ci,g,i,n)  = finish(sum over co,k of weight(co,ci,g,k) * dy(co, g, (i + lo - k*dil)/s, n)), over the taps k for
-/// which s divides; `gradient` chooses. A strided gradient has one sum a residue of i modulo s.
-Stages gather(const Workload &, bool gradient, Halide::Func in, Halide::Func weight, const Finish &);
+/// which s divides                                                                                        Side::in
+/// A strided gradient has one sum a residue of i modulo s. Unshared weights have a further index, the position o.
+Stages gather(const Workload &, const Geometry &, Side result, Halide::Func from, Halide::Func weight, const Finish &,
+              Halide::Expr beyond = 0);
+/// The gradient of x through a border that copies: that of the padded tensor, each copy added to what it copies.
+Stages folded_gradient(const Workload &, const Geometry &, Halide::Func dy, Halide::Func weight);
 
-/// dw(co,ci,g,k) = finish(sum over o,n of dy(co,g,o,n) * x(ci, g, o*s + k*dil - lo, n))
-Stages weight_gradient(const Workload &, Halide::Func x, Halide::Func dy, const Finish &);
+/// dw(co,ci,g,k) = finish(sum over o,n of dy(co,g,o,n) * x(ci, g, o*s + k*dil - lo, n)); unshared weights keep o.
+Stages weight_gradient(const Workload &, const Geometry &, Halide::Func x, Halide::Func dy, const Finish &);
 
-/// bias(oc) added, then the activation: inputs after the weights.
-Finish epilogue(const Problem &, const std::vector<Halide::Func> &extra);
-/// d activation / d pre-activation, times d: zero at a kink.
-Halide::Expr activation_slope(const Problem &, Halide::Expr value);
+/// What follows the sums of a forward pass: bias, residual, activation, from the inputs after the weights.
+Finish epilogue(const Workload &, const std::vector<Halide::Func> &extra);
+/// The sum with bias and residual: what the activation is applied to.
+Halide::Expr pre_activation(const Workload &, Halide::Expr sum, const Index &at, const std::vector<Halide::Func> &extra);
+Halide::Expr activated(const Problem &, Halide::Expr pre);
+/// d activation / d pre-activation, 0 at a kink, from the pre-activation or from the output.
+Halide::Expr slope_from_pre(const Problem &, Halide::Expr pre);
+Halide::Expr slope_from_output(const Problem &, Halide::Expr y);
+
+/// The forward pass of 8-bit operands: x, the weights, quantised_inputs, then as for `epilogue`.
+std::vector<BufferSpec> quantised_inputs(const Workload &);
+Stages quantised_forward(const Workload &, const Geometry &, const std::vector<Halide::Func> &in);
 
 }  // namespace convsmith

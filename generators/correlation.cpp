@@ -1,6 +1,6 @@
-// Correlation, and convolution, whose taps run backwards: forward and the gradients of input and weight.
+// The passes of every operator as contractions of the correlation behind it: forward and the gradients of input and
+// weight.
 #include "contraction.h"
-#include "convsmith/error.h"
 
 using namespace Halide;
 
@@ -11,23 +11,40 @@ std::vector<BufferSpec> buffers(const Workload &w) {
   const Problem &p = w.problem;
   switch (w.pass) {
     case PassKind::input_gradient:
-      return {tensor_spec(p, "dy", true), weight_spec(w, "weight", true), tensor_spec(p, "dx", false)};
-    case PassKind::weight_gradient:
-      return {tensor_spec(p, "x", false), tensor_spec(p, "dy", true), plain_weight_spec(p, "dweight", false)};
+      return {operand_spec(w, "dy", true), weight_spec(w, "weight", vector_side(w)), operand_spec(w, "dx", false)};
+    case PassKind::weight_gradient: {
+      BufferSpec dweight = plain_weight_spec(w, "dweight", side_of(p, true));
+      dweight.type = master_type(p);
+      return {operand_spec(w, "x", false), operand_spec(w, "dy", true), dweight};
+    }
     default: {
-      std::vector<BufferSpec> b = {tensor_spec(p, "x", false), weight_spec(w, "weight", false)};
-      if (p.bias) b.push_back(channel_spec(p, "bias"));
-      b.push_back(tensor_spec(p, "y", true));
+      std::vector<BufferSpec> b = {operand_spec(w, "x", false), weight_spec(w, "weight", vector_side(w))};
+      if (p.type == Type::u8s8)
+        for (auto &q : quantised_inputs(w)) b.push_back(q);
+      if (p.bias) b.push_back(channel_spec(w, "bias", bias_type(p)));
+      if (p.residual) b.push_back(operand_spec(w, "residual", true));
+      b.push_back(operand_spec(w, "y", true));
+      if (p.save == Save::pre) b.push_back(operand_spec(w, "pre", true));
       return b;
     }
   }
 }
 
 Stages build(const Workload &w, const std::vector<Func> &in) {
+  const Problem &p = w.problem;
+  const Geometry geo = geometry(w);
   switch (w.pass) {
-    case PassKind::input_gradient: return gather(w, true, in[0], in[1], plain());
-    case PassKind::weight_gradient: return weight_gradient(w, in[0], in[1], plain());
-    default: return gather(w, false, in[0], in[1], epilogue(w.problem, {in.begin() + 2, in.end()}));
+    case PassKind::input_gradient: {
+      if (p.border != Border::zero) return folded_gradient(w, geo, in[0], in[1]);
+      return gather(w, geo, side_of(p, false), in[0], in[1], rounded_to(tensor_type(p)));
+    }
+    case PassKind::weight_gradient: {
+      const bool x_is_in = side_of(p, false) == Side::in;
+      return weight_gradient(w, geo, in[x_is_in ? 0 : 1], in[x_is_in ? 1 : 0], rounded_to(master_type(p)));
+    }
+    default:
+      if (p.type == Type::u8s8) return quantised_forward(w, geo, in);
+      return gather(w, geo, side_of(p, true), in[0], in[1], epilogue(w, {in.begin() + 2, in.end()}));
   }
 }
 
@@ -42,13 +59,12 @@ const Operator &find_operator(const Workload &w) {
     case PassKind::pack_weight:
     case PassKind::pack_weight_for_input_gradient: return pack_weight;
     case PassKind::train_step: return train_step;
-    default: break;
+    default: return correlation;
   }
-  if (w.problem.op == Op::correlation || w.problem.op == Op::convolution) return correlation;
-  throw Error("no operator carries " + w.problem.str());
 }
 
 int output_count(const Workload &w) {
+  if (w.pass == PassKind::forward) return w.problem.save == Save::pre ? 2 : 1;
   return w.pass != PassKind::train_step ? 1 : w.problem.bias ? 3 : 2;
 }
 

@@ -1,66 +1,138 @@
 // What follows the sum of a forward pass, and the gradients of it.
 #include "contraction.h"
 #include <algorithm>
+#include <cmath>
 
 using namespace Halide;
 
 namespace convsmith {
 namespace {
 
-Expr activated(const Problem &p, Expr v) { return p.activation.kind == Activation::Kind::relu ? max(v, 0.f) : v; }
+using Kind = Activation::Kind;
+
+// e^-v and its kin stay finite: generated code takes no account of infinities.
+Expr logistic(const Expr &v) { return 1.f / (1.f + exp(-clamp(v, -87.f, 87.f))); }
+
+// Near 0 an odd polynomial, elsewhere 1 - 2/(e^2v + 1): within 4 units in the last place.
+// Source: S. Moshier, Cephes Mathematical Library, tanhf.
+Expr hyperbolic_tangent(const Expr &v) {
+  const Expr a = abs(v), z = v * v;
+  const Expr near = ((((-5.70498872745e-3f * z + 2.06390887954e-2f) * z - 5.37397155531e-2f) * z + 1.33314422036e-1f) * z -
+                     3.33332819422e-1f) * z * v + v;
+  const Expr far = 1.f - 2.f / (exp(2.f * min(a, 20.f)) + 1.f);
+  return select(a < 0.625f, near, select(v < 0, -far, far));
+}
+
+// The distribution function of the normal distribution, and its density.
+Expr normal_below(const Expr &v) { return 0.5f * (1.f + erf(v * float(std::sqrt(0.5)))); }
+Expr normal_density(const Expr &v) {
+  return float(1 / std::sqrt(2 * 3.14159265358979323846)) * exp(max(-0.5f * v * v, -87.f));
+}
 
 // db(oc) = sum over n,o of dy(n,oc,o)
 std::vector<BufferSpec> bias_buffers(const Workload &w) {
-  return {tensor_spec(w.problem, "dy", true), channel_spec(w.problem, "dbias")};
+  return {tensor_spec(w, "dy", true), channel_spec(w, "dbias", bias_type(w.problem))};
 }
 
 Stages bias_build(const Workload &w, const std::vector<Func> &in) {
-  const auto e = tensor_extents(w.problem, true);
-  const std::vector<int> domain(e.begin() + 2, e.end());
+  const auto e = tensor_extents(w, true);
+  const std::vector<Extent> domain(e.begin() + 2, e.end());
   RDom r(from_zero(domain), "r");
   Var c("c"), g("g");
   Stages s;
   // The exterior, because a rounded-up tile reads past the last channel.
   s.vec = Func("dy_in");
-  s.vec(in[0].args()) = BoundaryConditions::constant_exterior(in[0], 0.f, from_zero(e))(in[0].args());
+  s.vec(in[0].args()) = cast<float>(
+      BoundaryConditions::constant_exterior(in[0], cast(in[0].type(), 0.f), from_zero(e))(in[0].args()));
   Index at = {c, g};
-  for (size_t d = 0; d < domain.size(); d++) at.push_back(r[d]);
-  Func acc("acc");
-  acc(c, g) = 0.f;
-  acc(c, g) += s.vec(at);
+  Sum sum{Func("acc"), r, {}};
+  for (size_t d = 0; d < domain.size(); d++) {
+    at.push_back(r[int(d)]);
+    sum.extent.push_back(domain[d].plan), sum.known &= domain[d].known;
+  }
+  sum.acc(c, g) = 0.f;
+  sum.acc(c, g) += s.vec(at);
   s.out = Func("db_out");
-  s.out(c, g) = acc(c, g);
-  s.sums = {{acc, r, domain}}, s.over_positions = true, s.free = {{c, e[0], 1, true}, {g, e[1]}};
+  s.out(c, g) = sum.acc(c, g);
+  s.sums = {sum}, s.over_positions = true, s.free = {{c, e[0].plan, 1, true}, {g, e[1].plan}};
   return s;
 }
 
-// dpre = dy * [y > 0]: relu's own output tells on which side of the kink it was.
+// dpre = dy * activation'(pre), from what forward stored.
 std::vector<BufferSpec> activation_buffers(const Workload &w) {
-  return {tensor_spec(w.problem, "dy", true), tensor_spec(w.problem, "y", true), tensor_spec(w.problem, "dpre", true)};
+  return {tensor_spec(w, "dy", true), tensor_spec(w, w.problem.save == Save::pre ? "pre" : "y", true),
+          tensor_spec(w, "dpre", true)};
 }
 
 Stages activation_build(const Workload &w, const std::vector<Func> &in) {
+  const Problem &p = w.problem;
   const std::vector<Var> v = in[0].args();
-  const auto e = tensor_extents(w.problem, true);
+  const auto e = tensor_extents(w, true);
+  const Expr stored = cast<float>(in[1](v));
   Stages s;
   s.out = Func("dpre_out");
-  s.out(v) = in[0](v) * activation_slope(w.problem, in[1](v));
-  for (size_t d = 0; d < v.size(); d++) s.free.push_back({v[d], e[d]});
-  if (w.problem.layout == Layout::channels_first) std::rotate(s.free.begin(), s.free.begin() + 2, s.free.begin() + 3);
+  s.out(v) = cast(tensor_type(p), cast<float>(in[0](v)) *
+                                      (p.save == Save::pre ? slope_from_pre(p, stored) : slope_from_output(p, stored)));
+  for (size_t d = 0; d < v.size(); d++) s.free.push_back({v[d], e[d].plan, 1, false, e[d].known});
+  if (p.layout == Layout::channels_first) std::rotate(s.free.begin(), s.free.begin() + 2, s.free.begin() + 3);
   return s;
 }
 
 }  // namespace
 
-Finish epilogue(const Problem &p, const std::vector<Func> &extra) {
-  return [=](Expr sum, const Index &at) {
-    if (p.bias) sum += extra[0](at[0], at[1]);
-    return activated(p, sum);
-  };
+Expr activated(const Problem &p, Expr v) {
+  const Activation &a = p.activation;
+  switch (a.kind) {
+    case Kind::none: return v;
+    case Kind::relu: return max(v, 0.f);
+    case Kind::relu6: return clamp(v, 0.f, 6.f);
+    case Kind::leaky_relu: return select(v > 0, v, v * a.a);
+    case Kind::sigmoid: return logistic(v);
+    case Kind::tanh: return hyperbolic_tangent(v);
+    case Kind::silu: return v * logistic(v);
+    case Kind::gelu: return v * normal_below(v);
+    case Kind::clamp: return clamp(v, a.a, a.b);
+  }
+  return v;
 }
 
-Expr activation_slope(const Problem &p, Expr value) {
-  return p.activation.kind == Activation::Kind::relu ? select(value > 0, 1.f, 0.f) : Expr(1.f);
+Expr slope_from_pre(const Problem &p, Expr v) {
+  switch (p.activation.kind) {
+    case Kind::silu: return logistic(v) * (1.f + v * (1.f - logistic(v)));
+    case Kind::gelu: return normal_below(v) + v * normal_density(v);
+    case Kind::leaky_relu: return select(v > 0, 1.f, p.activation.a);
+    default: return slope_from_output(p, activated(p, v));
+  }
+}
+
+Expr slope_from_output(const Problem &p, Expr y) {
+  const Activation &a = p.activation;
+  switch (a.kind) {
+    case Kind::relu: return select(y > 0, 1.f, 0.f);
+    case Kind::relu6: return select(y > 0 && y < 6, 1.f, 0.f);
+    case Kind::leaky_relu: return select(y > 0, 1.f, a.a);
+    case Kind::sigmoid: return y * (1.f - y);
+    case Kind::tanh: return 1.f - y * y;
+    case Kind::clamp: return select(y > a.a && y < a.b, 1.f, 0.f);
+    default: return 1.f;
+  }
+}
+
+Expr pre_activation(const Workload &w, Expr sum, const Index &at, const std::vector<Func> &extra) {
+  size_t next = 0;
+  if (w.problem.bias) sum += extra[next++](channel_index(w, at));
+  if (w.problem.residual) sum += cast<float>(extra[next](at));
+  return sum;
+}
+
+Finish epilogue(const Workload &w, const std::vector<Func> &extra) {
+  return [=](Expr sum, const Index &at) {
+    const Problem &p = w.problem;
+    const Expr pre = pre_activation(w, sum, at, extra);
+    std::vector<Expr> results = {cast(tensor_type(p), activated(p, pre))};
+    if (p.save == Save::pre) results.push_back(cast(tensor_type(p), pre));
+    return results;
+  };
 }
 
 const Operator bias_gradient{"bias_gradient", bias_buffers, bias_build};

@@ -8,26 +8,34 @@ namespace {
 class ConvKernel : public Generator<ConvKernel> {
  public:
   Workload workload;
-  std::function<void(Stages &)> schedule;
-  Buffer<float> weight;
+  std::function<void(Stages &, const Workload &)> schedule;
+  Buffer<> weight;
 
-  // Inputs and outputs are declared here, as their ranks and names hang on the problem.
+  // Inputs and outputs are declared here, as their ranks, types and names hang on the problem.
   void configure() {
     specs_ = find_operator(workload).buffers(workload);
     const size_t inputs = specs_.size() - output_count(workload);
     for (size_t i = 0; i < inputs; i++) {
-      if (is_constant(specs_[i])) inputs_.push_back(nullptr);
-      else inputs_.push_back(add_input<Buffer<float>>(symbol(specs_[i]), int(specs_[i].dims.size())));
+      const BufferSpec &s = specs_[i];
+      inputs_.push_back(is_constant(s) ? nullptr : add_input<Buffer<>>(symbol(s), s.type, int(s.dims.size())));
     }
-    for (size_t i = inputs; i < specs_.size(); i++)
-      outputs_.push_back(add_output<Buffer<float>>(symbol(specs_[i]), int(specs_[i].dims.size())));
+    workload.sizes.assign(size_count, Expr());
+    for (const int size : run_time_sizes(workload))
+      sizes_[size] = add_input<int32_t>("size_" + size_name(workload.problem, size));
+    // What a Func stores side by side is one output of several buffers.
+    for (size_t i = inputs; i < specs_.size(); i++) {
+      std::vector<Halide::Type> types = {specs_[i].type};
+      if (stored_together()) types.push_back(specs_[++i].type);
+      outputs_.push_back(add_output<Buffer<>>(symbol(specs_[i]), types, int(specs_[i].dims.size())));
+    }
   }
 
   void generate() {
+    for (auto &[size, input] : sizes_) workload.sizes[size_t(size)] = *input;
     std::vector<Func> funcs;
     for (size_t i = 0; i < inputs_.size(); i++) {
       if (inputs_[i]) {
-        constrain(*inputs_[i], specs_[i]);
+        constrain(*inputs_[i], specs_[i], true);
         funcs.push_back(*inputs_[i]);
         continue;
       }
@@ -38,11 +46,13 @@ class ConvKernel : public Generator<ConvKernel> {
       funcs.push_back(constant);
     }
     Stages s = find_operator(workload).build(workload, funcs);
-    schedule(s);
-    s.results.insert(s.results.begin(), s.out);
+    schedule(s, workload);
+    s.results.insert(s.results.begin(), s.result());
     for (size_t i = 0; i < outputs_.size(); i++) {
       *outputs_[i] = s.results[i];
-      constrain(*outputs_[i], specs_[inputs_.size() + i]);
+      // Halide takes bounds on the first of several buffers only.
+      auto buffers = s.results[i].output_buffers();
+      for (size_t b = 0; b < buffers.size(); b++) constrain(buffers[b], specs_[inputs_.size() + i + b], b == 0);
     }
   }
 
@@ -51,21 +61,23 @@ class ConvKernel : public Generator<ConvKernel> {
   static std::string symbol(const BufferSpec &spec) { return spec.name + "_buffer"; }
 
   bool is_constant(const BufferSpec &spec) const { return weight.defined() && spec.name == "weight"; }
+  bool stored_together() const { return workload.pass == PassKind::forward && workload.problem.save == Save::pre; }
 
-  // Extents are fixed; so are the strides of the innermost axes. A dimension that is a multiple of another's axis
-  // (a group of channels) keeps that ratio.
-  template<class T> static void constrain(T &buffer, const BufferSpec &spec) {
+  // Extents are fixed, or given; so are the strides of the innermost axes. A dimension that is a multiple of another's
+  // axis (a group of channels) keeps that ratio.
+  template<class T> void constrain(T &buffer, const BufferSpec &spec, bool bounds) const {
     int stride = 1;
     std::vector<int> dense(spec.shape.size(), 0);
     for (int i = 0; i < spec.fixed; i++) {
-      dense[spec.memory[i]] = stride;
-      stride *= int(spec.shape[spec.memory[i]]);
+      dense[size_t(spec.memory[size_t(i)])] = stride;
+      stride *= int(spec.shape[size_t(spec.memory[size_t(i)])]);
     }
     for (size_t d = 0; d < spec.dims.size(); d++) {
       const auto &dim = spec.dims[d];
-      buffer.dim(int(d)).set_bounds(0, dim.extent);
-      if (dense[dim.axis]) {
-        buffer.dim(int(d)).set_stride(dense[dim.axis] * dim.multiple);
+      if (bounds && dim.extent == run_time) buffer.dim(int(d)).set_bounds(0, workload.sizes[size_t(spec.sizes[size_t(dim.axis)])]);
+      else if (bounds) buffer.dim(int(d)).set_bounds(0, dim.extent);
+      if (dense[size_t(dim.axis)]) {
+        buffer.dim(int(d)).set_stride(dense[size_t(dim.axis)] * dim.multiple);
       } else if (dim.multiple > 1) {
         for (size_t base = 0; base < d; base++)
           if (spec.dims[base].axis == dim.axis) buffer.dim(int(d)).set_stride(buffer.dim(int(base)).stride() * dim.multiple);
@@ -76,14 +88,15 @@ class ConvKernel : public Generator<ConvKernel> {
   }
 
   std::vector<BufferSpec> specs_;
-  std::vector<Input<Buffer<float>> *> inputs_;
-  std::vector<Output<Buffer<float>> *> outputs_;
+  std::vector<Input<Buffer<>> *> inputs_;
+  std::map<int, Input<int32_t> *> sizes_;
+  std::vector<Output<Buffer<>> *> outputs_;
 };
 
 }  // namespace
 
-Module build_kernel(const Workload &w, const std::string &name, const std::function<void(Stages &)> &schedule,
-                    const Buffer<float> &weight) {
+Module build_kernel(const Workload &w, const std::string &name,
+                    const std::function<void(Stages &, const Workload &)> &schedule, const Buffer<> &weight) {
   auto generator = ConvKernel::create(GeneratorContext(w.target));
   generator->workload = w;
   generator->schedule = schedule;
@@ -95,6 +108,20 @@ std::vector<BufferSpec> kernel_buffers(const Workload &w, bool constant_weight) 
   std::vector<BufferSpec> specs = find_operator(w).buffers(w);
   if (constant_weight) std::erase_if(specs, [](const BufferSpec &s) { return s.name == "weight"; });
   return specs;
+}
+
+std::vector<ImageParam> described_inputs(const Workload &w) {
+  std::vector<ImageParam> inputs;
+  const auto specs = find_operator(w).buffers(w);
+  for (size_t i = 0; i + size_t(output_count(w)) < specs.size(); i++)
+    inputs.emplace_back(specs[i].type, int(specs[i].dims.size()), specs[i].name);
+  return inputs;
+}
+
+Workload with_described_sizes(Workload w) {
+  w.sizes.assign(size_count, Expr());
+  for (const int size : run_time_sizes(w)) w.sizes[size_t(size)] = Param<int32_t>("size_" + size_name(w.problem, size));
+  return w;
 }
 
 }  // namespace convsmith

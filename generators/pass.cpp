@@ -11,53 +11,22 @@ constexpr std::array<const char *, 8> names = {
     "forward",     "input_gradient",                 "weight_gradient", "bias_gradient", "activation_gradient",
     "pack_weight", "pack_weight_for_input_gradient", "train_step"};
 
-bool applies(const Problem &p, PassKind pass) {
+// What a pass needs that a problem does not have; empty where it applies.
+std::string unmet(const Problem &p, PassKind pass) {
+  using Kind = Activation::Kind;
+  if (p.type == Type::u8s8 && pass != PassKind::forward && pass != PassKind::pack_weight)
+    return "a type with gradients, got type=u8s8";
   switch (pass) {
-    case PassKind::bias_gradient: return p.bias;
-    case PassKind::activation_gradient: return p.activation.kind != Activation::Kind::none;
-    default: return true;
+    case PassKind::bias_gradient: return p.bias ? "" : "bias=1";
+    case PassKind::activation_gradient: {
+      const Kind k = p.activation.kind;
+      if (k == Kind::none) return "an activation";
+      // The output of the others tells the slope.
+      const bool needs_pre = k == Kind::silu || k == Kind::gelu || (k == Kind::leaky_relu && p.activation.a < 0);
+      return needs_pre && p.save != Save::pre ? "save=pre with this activation" : "";
+    }
+    default: return "";
   }
-}
-
-// The first word of the problem that no generator carries yet.
-const char *missing_word(const Problem &p) {
-  switch (p.op) {
-    case Op::transposed: return "op=transposed";
-    case Op::local: return "op=local";
-    case Op::dense: return "op=dense";
-    default: break;
-  }
-  for (int a = 0; a < p.rank; a++)
-    if (p.in[a] == run_time) return "in=?";
-  if (p.n == run_time) return "n=?";
-  switch (p.type) {
-    case Type::f16: return "type=f16";
-    case Type::bf16: return "type=bf16";
-    case Type::u8s8: return "type=u8s8";
-    default: break;
-  }
-  switch (p.activation.kind) {
-    case Activation::Kind::none:
-    case Activation::Kind::relu: break;
-    case Activation::Kind::relu6: return "activation=relu6";
-    case Activation::Kind::leaky_relu: return "activation=leaky_relu";
-    case Activation::Kind::sigmoid: return "activation=sigmoid";
-    case Activation::Kind::tanh: return "activation=tanh";
-    case Activation::Kind::silu: return "activation=silu";
-    case Activation::Kind::gelu: return "activation=gelu";
-    case Activation::Kind::clamp: return "activation=clamp";
-  }
-  if (p.residual) return "residual=1";
-  if (p.save != Save::none) return "save=pre";
-  if (p.precision != Precision::exact) return "precision=fast";
-  return nullptr;
-}
-
-// A batch of none is for a kernel that takes any batch; one made for it alone could do nothing.
-void refuse_empty_batch(const Problem &p) {
-  if (p.n == 0)
-    throw Error(fmt::format(
-        "n=0: expected at least 1 (an empty batch comes with n=?, which is not available yet), in \"{}\"", p.str()));
 }
 
 // Generated code indexes with 32 bits, and rounds the last tile of an axis up.
@@ -75,6 +44,27 @@ void check_index_limit(const Problem &p) {
   }
 }
 
+// Words that the grammar knows but that make no sense together.
+void check_quantised(const Problem &p) {
+  if (p.type != Type::u8s8) return;
+  const auto kind = p.activation.kind;
+  if (p.save == Save::pre)
+    throw Error(fmt::format("save=pre: expected none for type=u8s8, which has no gradients, in \"{}\"", p.str()));
+  if (p.out_type == OutType::i32 && kind != Activation::Kind::none && kind != Activation::Kind::relu)
+    throw Error(fmt::format("activation: expected none or relu for out_type=i32, a result of whole numbers, in \"{}\"", p.str()));
+}
+
+// |sum (x - x_zero) (w - w_zero)| <= 255 * 255 a product, and a bias of as much as one of them, must fit 32 bits.
+void check_sum_limit(const Problem &p) {
+  if (p.type != Type::u8s8) return;
+  constexpr std::int64_t most = ((std::int64_t{1} << 31) - 1) / (255 * 255) - 1;
+  std::int64_t products = p.ic / p.groups;
+  for (int a = 0; a < p.rank; a++) products *= p.op == Op::dense ? p.in[a] : p.kernel[a];
+  if (products > most)
+    throw Error(fmt::format("type=u8s8: {} products a sum may pass 32 bits; more than {} is not available yet, in \"{}\"",
+                            products, most, p.str()));
+}
+
 }  // namespace
 
 const char *pass_name(PassKind pass) { return names[static_cast<size_t>(pass)]; }
@@ -90,28 +80,20 @@ PassKind parse_pass(std::string_view name) {
 
 std::vector<PassKind> passes_of(const Problem &p) {
   std::vector<PassKind> passes;
-  for (size_t i = 0; i < names.size(); i++) {
-    const PassKind pass = static_cast<PassKind>(i);
-    // A border that copies makes the input gradient a fold, which is not built yet; see require_available.
-    if (pass == PassKind::input_gradient || pass == PassKind::pack_weight_for_input_gradient)
-      if (p.border != Border::zero) continue;
-    if (applies(p, pass)) passes.push_back(pass);
-  }
+  for (size_t i = 0; i < names.size(); i++)
+    if (unmet(p, static_cast<PassKind>(i)).empty()) passes.push_back(static_cast<PassKind>(i));
   return passes;
 }
 
 void require_available(const Problem &p, PassKind pass) {
   check_element_limit(p);
-  if (const char *word = missing_word(p)) throw Error(fmt::format("{} is not available yet, in \"{}\"", word, p.str()));
-  refuse_empty_batch(p);
+  if (p.precision != Precision::exact)
+    throw Error(fmt::format("precision=fast is not available yet, in \"{}\"", p.str()));
   check_index_limit(p);
-  if (!applies(p, pass))
-    throw Error(fmt::format("pass {} expects {}, in \"{}\"", pass_name(pass),
-                            pass == PassKind::bias_gradient ? "bias=1" : "an activation", p.str()));
-  if (p.border != Border::zero &&
-      (pass == PassKind::input_gradient || pass == PassKind::pack_weight_for_input_gradient))
-    throw Error(fmt::format("pass {} of a problem whose border is not zero is not available yet, in \"{}\"",
-                            pass_name(pass), p.str()));
+  check_quantised(p);
+  check_sum_limit(p);
+  if (const std::string need = unmet(p, pass); !need.empty())
+    throw Error(fmt::format("pass {} expects {}, in \"{}\"", pass_name(pass), need, p.str()));
 }
 
 }  // namespace convsmith

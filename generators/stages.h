@@ -15,12 +15,18 @@ namespace convsmith {
 /// The Var of axis i: "k0", "k1", …
 inline Halide::Var numbered(std::string stem, int i) { return Halide::Var(stem += std::to_string(i)); }
 
+/// The extents that may be known only when run: n, and the input's and the output's, one an axis in the order D, H, W.
+enum Size { size_n = 0, size_in = 1, size_out = 4, size_count = 7 };
+
 struct Workload {
   Problem problem;
   PassKind pass;
   Halide::Target target;
   int panel = 0;      // weights arrive in panels of this many vector-axis channels (0: plain)
+  int quad = 0;       // 4: of 8-bit weights four summed channels lie beside each other for one vector-axis channel
   bool trim = false;  // leave out the rows of taps that fall in a border of zeros (not along W)
+  bool offset = false;  // u8 is read as s8, 128 less, for machines that multiply equal signs only
+  std::vector<Halide::Expr> sizes = {};  // by Size; needed for those that are `?`
 };
 
 struct Axis {
@@ -28,12 +34,14 @@ struct Axis {
   int extent;
   int period = 1;  // out's element v comes from the sum number v % period, at v / period
   bool overrun = false;  // the operands may be read past its end: they have an exterior there
+  bool known = true;  // else `extent` is a stand-in to plan with
 };
 
 struct Sum {                // one a residue of a strided input gradient, else one
   Halide::Func acc;         // update(0) is the hot loop
   Halide::RDom red;         // innermost first
   std::vector<int> extent;  // of red
+  bool known = true;        // else some of them are stand-ins to plan with
 };
 
 struct Stages {
@@ -43,22 +51,26 @@ struct Stages {
   std::vector<Sum> sums;
   // The operands. Dimension 0 of each is the one to make contiguous where it is staged.
   Halide::Func vec;     // moves with free[0]: loaded as vectors
-  Halide::Func bcast;   // does not, but for depthwise: loaded as scalars
+  Halide::Func bcast;   // does not, but where `paired`: loaded as scalars
   Halide::Func padded;  // the one of the two that has a border; undefined where neither has
   // Small Funcs computed whole; none of them is in the hot loop.
   std::vector<Halide::Func> before;   // read by the sums or by out
+  std::vector<Halide::Func> after;    // read `out`, each the ones before it; the last is the result in out's place
   std::vector<Halide::Func> results;  // further results beside out, in the order of the outputs
-  bool depthwise = false;   // bcast moves with free[0] too
+  bool paired = false;  // bcast moves with free[0] too: depthwise, and weights of each position's own
+  bool by_fours = false;  // 8-bit operands that may come in fours of the summed channels (Workload::quad)
   // The sums run over positions and batch: both operands are walked along them, so that a long sum is best cut into
   // blocks that stay in cache.
   bool over_positions = false;
+
+  Halide::Func result() const { return after.empty() ? out : after.back(); }
 };
 
 /// One buffer of the emitted function: what a caller sees, and how the Func's dimensions map to it.
 struct BufferSpec {
   struct Dim {
-    int axis;          // logical axis that this dimension walks along
-    int extent;        // its extent
+    int axis;          // logical axis that this dimension walks along, or the innermost of several that it walks as one
+    int extent;        // its extent; that of its axis, known only when run, where run_time
     int multiple = 1;  // logical elements from one index to the next
   };
   std::string name;
@@ -66,20 +78,26 @@ struct BufferSpec {
   std::vector<int> memory;  // logical axes from innermost to outermost in memory
   std::vector<Dim> dims;    // as the Func indexes them, innermost first
   int fixed = 0;            // how many axes of `memory` must be dense; the strides of the others are the caller's
+  Halide::Type type = Halide::Float(32);
+  std::vector<int> sizes = {};  // the Size of each logical axis, -1 for those that never change; empty: all of them
 };
 
 struct Operator {
   const char *name;
-  /// Inputs in order, then the outputs, out's first.
+  /// Inputs in order, then the outputs, the result's first.
   std::vector<BufferSpec> (*buffers)(const Workload &);
   Stages (*build)(const Workload &, const std::vector<Halide::Func> &inputs);
 };
 
 extern const Operator correlation, bias_gradient, activation_gradient, pack_weight, train_step;
 
-/// The operator that carries a workload: the pass first, then the problem's own.
+/// The operator that carries a workload's pass.
 const Operator &find_operator(const Workload &);
 /// Of the buffers, how many at the end are written.
 int output_count(const Workload &);
+/// The Sizes of a workload's buffers that are known only when run, in their order.
+std::vector<int> run_time_sizes(const Workload &);
+/// "n", "in_h", "out_w"
+std::string size_name(const Problem &, int size);
 
 }  // namespace convsmith

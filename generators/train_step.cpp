@@ -1,9 +1,10 @@
 // One step of gradient descent on the squared error, for small problems:
 //
-//   e = (y - target) * slope(y)     loss = sum (y - target)^2
+//   e = (y - target) * activation'(pre)     loss = sum (y - target)^2
 //   weight_out = weight - rate * 2 * d_weight(e)     bias_out = bias - rate * 2 * sum e
 //
-// The loss is that of the weights before the step. `rate` is one number; weight_out must not overlap weight.
+// The loss is that of the weights before the step. `rate` is one number; weight_out must not overlap weight. Weights are
+// master weights, in f32: forward sees them rounded to the type of the problem, and y is not rounded.
 #include "contraction.h"
 
 using namespace Halide;
@@ -13,49 +14,74 @@ namespace {
 
 std::vector<BufferSpec> buffers(const Workload &w) {
   const Problem &p = w.problem;
-  std::vector<BufferSpec> b = {tensor_spec(p, "x", false), plain_weight_spec(p, "weight", false)};
-  if (p.bias) b.push_back(channel_spec(p, "bias"));
-  b.push_back(tensor_spec(p, "target", true));
+  const auto master = [&](const char *name) {
+    BufferSpec b = plain_weight_spec(w, name, side_of(p, true));
+    b.type = master_type(p);
+    return b;
+  };
+  std::vector<BufferSpec> b = {operand_spec(w, "x", false), master("weight")};
+  if (p.bias) b.push_back(channel_spec(w, "bias", bias_type(p)));
+  if (p.residual) b.push_back(operand_spec(w, "residual", true));
+  b.push_back(operand_spec(w, "target", true));
   b.push_back(scalar_spec("rate"));
-  b.push_back(plain_weight_spec(p, "weight_out", false));
-  if (p.bias) b.push_back(channel_spec(p, "bias_out"));
+  b.push_back(master("weight_out"));
+  if (p.bias) b.push_back(channel_spec(w, "bias_out", bias_type(p)));
   b.push_back(scalar_spec("loss"));
   return b;
 }
 
+// sum over n and the positions of e, by output channel.
+void bias_update(const Workload &w, const Geometry &geo, const Func &bias, const Func &e, const Expr &twice_rate, Stages &s) {
+  const Problem &p = w.problem;
+  const auto of_y = extents(geo, side_of(p, true));
+  std::vector<Extent> domain(of_y.begin() + 2, of_y.end());
+  const int positions = of_y[0].plan / int(p.oc);  // of a dense problem, whose elements are all channels
+  if (p.op == Op::dense) domain.insert(domain.begin(), Extent(positions));
+  RDom r(from_zero(domain), "of_channel");
+  Var c("c"), g("g");
+  Index at = {c, g};
+  if (p.op == Op::dense) at[0] = p.layout == Layout::channels_last ? c + r[0] * int(p.oc) : c * positions + r[0];
+  for (int d = p.op == Op::dense; d < r.dimensions(); d++) at.push_back(r[d]);
+  Func sum("bias_sum"), out("bias_out");
+  sum(c, g) = 0.f;
+  sum(c, g) += e(at);
+  out(c, g) = bias(c, g) - twice_rate * sum(c, g);
+  s.before.push_back(sum);
+  s.results.push_back(out);
+}
+
 Stages build(const Workload &w, const std::vector<Func> &in) {
   const Problem &p = w.problem;
-  Workload plain_weights = w;
-  plain_weights.panel = 0;
-  const Func x = in[0], weight = in[1], target = in[p.bias ? 3 : 2], rate = in.back();
-  const Stages f = gather(plain_weights, false, x, weight, epilogue(p, {in.begin() + 2, in.begin() + 2 + p.bias}));
+  Workload plain = w;
+  plain.panel = plain.quad = 0;
+  const Geometry geo = geometry(plain);
+  const size_t extra = size_t(p.bias) + size_t(p.residual);
+  const Func x = in[0], weight = in[1], target = in[2 + extra], rate = in.back();
+  const std::vector<Func> added(in.begin() + 2, in.begin() + 2 + extra);
+  Func seen("weight_seen");
+  seen(weight.args()) = cast(weight_type(p), weight(weight.args()));
+  const Side y_side = side_of(p, true);
+  const Stages f = gather(plain, geo, y_side, x, seen, [&](Expr sum, const Index &at) {
+    return std::vector<Expr>{pre_activation(w, sum, at, added)};
+  });
 
   const std::vector<Var> v = target.args();
   Func difference("difference"), e("e");
-  difference(v) = f.out(v) - target(v);
-  e(v) = difference(v) * activation_slope(p, f.out(v));
+  difference(v) = activated(p, f.out(v)) - cast<float>(target(v));
+  e(v) = difference(v) * slope_from_pre(p, f.out(v));
 
-  Stages s = weight_gradient(plain_weights, x, e, [&](Expr sum, const Index &at) {
-    return weight(at) - rate(0) * 2.f * sum;
+  const Expr twice_rate = rate(0) * 2.f;
+  const bool x_is_in = y_side == Side::out;
+  Stages s = weight_gradient(plain, geo, x_is_in ? x : e, x_is_in ? e : x, [&](Expr sum, const Index &at) {
+    return std::vector<Expr>{weight(at) - twice_rate * sum};
   });
-  s.before = {f.sums[0].acc, f.out, difference, e};
+  for (auto &sum : f.sums) s.before.push_back(sum.acc);
+  s.before.insert(s.before.end(), {f.out, difference, e});
+  if (p.bias) bias_update(w, geo, in[2], e, twice_rate, s);
 
-  const auto extents = tensor_extents(p, true);
-  RDom all(from_zero(extents), "all");
+  RDom all(from_zero(extents(geo, y_side)), "all");
   Index every;
   for (int d = 0; d < all.dimensions(); d++) every.push_back(all[d]);
-  if (p.bias) {
-    RDom r(from_zero({extents.begin() + 2, extents.end()}), "of_channel");
-    Var c("c"), g("g");
-    Index at = {c, g};
-    for (int d = 0; d < r.dimensions(); d++) at.push_back(r[d]);
-    Func sum("bias_sum"), out("bias_out");
-    sum(c, g) = 0.f;
-    sum(c, g) += e(at);
-    out(c, g) = in[2](c, g) - rate(0) * 2.f * sum(c, g);
-    s.before.push_back(sum);
-    s.results.push_back(out);
-  }
   Func loss("loss_sum"), out("loss_out");
   Var i("i");
   loss(i) = 0.f;

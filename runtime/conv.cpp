@@ -50,7 +50,7 @@ Conv::Conv(const Library &library, std::string_view kernel)
   if (!forward_.has("weight")) return;
   const Tensor like_forward = forward_.make("weight");
   if (weight_gradient_) weight_.value = weight_gradient_->make("dweight");
-  else weight_.value = like_forward.shape() == problem_.weight_shape() ? like_forward : Tensor(problem_.weight_shape());
+  else weight_.value = like_forward.shape() == problem_.weight_shape() ? like_forward.as(CONVSMITH_F32) : Tensor(problem_.weight_shape());
 }
 
 const Tensor &Conv::weight() const {
@@ -75,12 +75,7 @@ void Conv::set_bias(const Tensor &bias) { this->bias().copy_from(bias); }
 void Conv::initialise(std::uint64_t seed) {
   std::mt19937_64 engine(seed);
   const double bound = 1 / std::sqrt(fan_in(problem_));
-  for (const Parameter &parameter : parameters()) {
-    if (parameter.value.type() != CONVSMITH_F32) {
-      throw Error(forward_.title() + ": expected f32 weights to initialise, got " + type_name(parameter.value.type()));
-    }
-    fill_uniform(parameter.value, bound, engine);
-  }
+  for (const Parameter &parameter : parameters()) fill_uniform(parameter.value, bound, engine);
   weights_changed();
 }
 
@@ -92,7 +87,7 @@ const Tensor &Conv::packed(Packed &cache, const Pass &consumer, const std::optio
   } else {
     if (!cache.tensor.defined()) cache.tensor = consumer.make("weight");
     if (packer) (*packer)({{"from", weight_.value}, {"weight", cache.tensor}});
-    else if (cache.tensor.shape() == weight_.value.shape()) cache.tensor.copy_from(weight_.value);
+    else if (cache.tensor.shape() == weight_.value.shape()) cache.tensor.copy_from(weight_.value.as(cache.tensor.type()));
     else
       throw Error(consumer.title() + ": the library has no pass that packs its weight (problem: " + problem_.str() +
                   ")");

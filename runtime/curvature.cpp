@@ -55,7 +55,7 @@ Curvature curvature(Conv &layer, const Tensor &x, const Loss &loss, int steps, s
 
   const KeptWeights kept(layer);
   const Tensor input = layer.forward_pass().fit("x", x);
-  const Tensor y = layer.make_output(input), zero = layer.make_output(input);
+  const Tensor y = layer.make_output(input), zero = layer.make_output(input).as(CONVSMITH_F32);
   const auto [smallest, largest] = extreme_eigenvalues(count, steps, seed, [&](const std::vector<float> &vector) {
     std::vector<float> values = vector;
     std::int64_t offset = 0;
@@ -65,8 +65,9 @@ Curvature curvature(Conv &layer, const Tensor &x, const Loss &loss, int steps, s
     }
     layer.weights_changed();
     layer.forward(input, y);
-    (void)loss(y, zero, y);  // the gradient by y, in its place: 2 * scale * A v
-    layer.backward(y, false);
+    const Tensor dy = y.as(CONVSMITH_F32);
+    (void)loss(dy, zero, dy);  // the gradient by y, in its place: 2 * scale * A v
+    layer.backward(dy, false);
     offset = 0;
     for (const Parameter &parameter : layer.parameters()) {
       slice(values, offset, parameter.value).copy_from(parameter.gradient);

@@ -54,10 +54,24 @@ bool Pass::has(std::string_view argument) const {
   return false;
 }
 
-convsmith_tensor Pass::describe(std::string_view argument) const {
+std::vector<std::string> Pass::size_names() const {
+  return {pass_->size_names, pass_->size_names + pass_->size_count};
+}
+
+const std::int64_t *Pass::checked(const Shape &sizes) const {
+  if (static_cast<int>(sizes.size()) == pass_->size_count) return sizes.data();
+  throw Error(title() + ": expected a size for each of " + joined(size_names()) + ", got " +
+              std::to_string(sizes.size()) + about(*this));
+}
+
+std::size_t Pass::workspace(int threads, const Shape &sizes) const {
+  return pass_->workspace(checked(sizes), threads);
+}
+
+convsmith_tensor Pass::describe(std::string_view argument, const Shape &sizes) const {
   const auto index = static_cast<std::size_t>(index_of(argument));
   std::vector<convsmith_tensor> all(static_cast<std::size_t>(arguments()));
-  pass_->init(all.data());
+  pass_->init(all.data(), sizes.empty() ? nullptr : checked(sizes));
   return all[index];
 }
 
@@ -82,7 +96,9 @@ Tensor Pass::make(std::string_view argument, const Shape &shape) const {
 Tensor Pass::fit(std::string_view argument, const Tensor &tensor) const {
   const convsmith_tensor like = describe(argument);
   try {
-    return tensor.ordered_like(like);
+    const auto type = static_cast<convsmith_type>(like.type);
+    const bool floats = is_float(type) && tensor.defined() && is_float(tensor.type());
+    return (floats ? tensor.as(type) : tensor).ordered_like(like);
   } catch (const Error &error) {
     throw Error(title() + ": " + std::string(argument) + ": " + error.what() + about(*this));
   }

@@ -93,6 +93,10 @@ Shape strides_of(const convsmith_tensor &like) { return {like.stride, like.strid
 
 }  // namespace
 
+bool is_float(convsmith_type type) {
+  return type == CONVSMITH_F32 || type == CONVSMITH_F16 || type == CONVSMITH_BF16;
+}
+
 std::size_t size_of(convsmith_type type) { return static_cast<std::size_t>(halide_type(type).bytes()); }
 
 const char *type_name(convsmith_type type) {

@@ -96,14 +96,86 @@ void Tensor::fill(float value) const {
   }
 }
 
+Tensor Tensor::as(convsmith_type type) const {
+  if (type == type_ || !defined()) return *this;
+  convsmith_tensor like = c();
+  like.type = type;
+  const Tensor result(like);
+  for_each_row<2>(shape(), {result.strides(), strides()}, [&](const Row<2> &row) {
+    for (std::int64_t i = 0; i < row.length; i++) {
+      result.store(row.offset[0] + i * row.step[0], load(row.offset[1] + i * row.step[1]));
+    }
+  });
+  return result;
+}
+
+float Tensor::load(std::int64_t offset) const {
+  switch (type_) {
+    case CONVSMITH_F32:
+      return data<float>()[offset];
+    case CONVSMITH_F16:
+      return from_float16(data<std::uint16_t>()[offset]);
+    case CONVSMITH_BF16:
+      return from_bfloat16(data<std::uint16_t>()[offset]);
+    case CONVSMITH_U8:
+      return data<std::uint8_t>()[offset];
+    case CONVSMITH_S8:
+      return data<std::int8_t>()[offset];
+    case CONVSMITH_I32:
+      return static_cast<float>(data<std::int32_t>()[offset]);
+  }
+  return 0;
+}
+
+void Tensor::store(std::int64_t offset, float value) const {
+  switch (type_) {
+    case CONVSMITH_F32:
+      data<float>()[offset] = value;
+      break;
+    case CONVSMITH_F16:
+      data<std::uint16_t>()[offset] = to_float16(value);
+      break;
+    case CONVSMITH_BF16:
+      data<std::uint16_t>()[offset] = to_bfloat16(value);
+      break;
+    case CONVSMITH_U8:
+      data<std::uint8_t>()[offset] = integer<std::uint8_t>(value, type_);
+      break;
+    case CONVSMITH_S8:
+      data<std::int8_t>()[offset] = integer<std::int8_t>(value, type_);
+      break;
+    case CONVSMITH_I32:
+      data<std::int32_t>()[offset] = integer<std::int32_t>(value, type_);
+      break;
+  }
+}
+
+float Tensor::largest_magnitude() const {
+  float largest = 0;
+  if (!defined()) return largest;
+  for_each_row<1>(shape(), {strides()}, [&](const Row<1> &row) {
+    for (std::int64_t i = 0; i < row.length; i++) {
+      largest = std::max(largest, std::abs(load(row.offset[0] + i * row.step[0])));
+    }
+  });
+  return largest;
+}
+
+void Tensor::scale(float factor) const {
+  if (type_ != CONVSMITH_F32) throw Error("tensor: expected f32 to scale, got " + std::string(type_name(type_)));
+  if (!defined()) return;
+  float *values = data<float>();
+  for_each_row<1>(shape(), {strides()}, [&](const Row<1> &row) {
+    for (std::int64_t i = 0; i < row.length; i++) values[row.offset[0] + i * row.step[0]] *= factor;
+  });
+}
+
 std::int64_t Tensor::first_not_finite() const {
-  if (type_ != CONVSMITH_F32) throw Error("tensor: expected f32 to look for NaN, got " + std::string(type_name(type_)));
+  if (!defined() || !is_float(type_)) return -1;
   std::int64_t index = 0, found = -1;
-  const float *values = data<float>();
-  if (!defined()) return -1;
   for_each_row<1>(shape(), {strides()}, [&](const Row<1> &row) {
     for (std::int64_t i = 0; found < 0 && i < row.length; i++) {
-      if (!std::isfinite(values[row.offset[0] + i * row.step[0]])) found = index + i;
+      if (!std::isfinite(load(row.offset[0] + i * row.step[0]))) found = index + i;
     }
     index += row.length;
   });

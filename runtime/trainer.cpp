@@ -36,6 +36,14 @@ bool finite_parameters(const Conv &layer) {
   throw Diverged(message + " (problem: " + layer.problem().str() + ")", step, loss, stable_rate);
 }
 
+// The power of two that brings the largest magnitude of a gradient to [1, 2): narrow floats then lose none of it but what
+// is 2^-14 of the largest or less.
+float gradient_scale(const Tensor &dy, convsmith_type type) {
+  if (type == CONVSMITH_F32) return 1;
+  const float largest = dy.largest_magnitude();
+  return largest > 0 && std::isfinite(largest) ? std::ldexp(1.0f, std::clamp(-std::ilogb(largest), -100, 100)) : 1;
+}
+
 }  // namespace
 
 TrainResult train(Conv &layer, const Tensor &x, const Tensor &target, const TrainOptions &options,
@@ -47,14 +55,15 @@ TrainResult train(Conv &layer, const Tensor &x, const Tensor &target, const Trai
 
   Sgd optimiser(options.rate, options.momentum);
   const Tensor input = layer.forward_pass().fit("x", x);
-  const Tensor y = layer.make_output(input), dy = layer.make_output(input);
-  const Tensor wanted = layer.forward_pass().fit("y", target);
-  const double floor = 1e-6 * options.loss.value(y, wanted);  // y is zero as yet
+  const Tensor y = layer.make_output(input), dy = y.clone().as(CONVSMITH_F32);
+  const Tensor fitted = layer.forward_pass().fit("y", target);
+  const Tensor wanted = y.type() == CONVSMITH_F32 ? fitted : target.as(CONVSMITH_F32).ordered_like(dy.c());
+  const double floor = 1e-6 * options.loss.value(dy, wanted);  // zero as yet
 
   TrainResult result;
   for (int step = 1; step <= options.steps; step++) {
     layer.forward(input, y);
-    const double loss = options.loss(y, wanted, dy);
+    const double loss = options.loss(y.as(CONVSMITH_F32), wanted, dy);
     result.losses.push_back(loss);
     const double limit = 1e4 * std::max(result.losses.front(), floor);
     if (!std::isfinite(loss) || loss > limit) throw_diverged(layer, input, options, result);
@@ -62,7 +71,11 @@ TrainResult train(Conv &layer, const Tensor &x, const Tensor &target, const Trai
       result.stop = TrainResult::Stop::tolerance;
       break;
     }
+    const float scale = gradient_scale(dy, y.type());
+    if (scale != 1) dy.scale(scale);
     layer.backward(dy, false);
+    if (scale != 1)
+      for (const Parameter &parameter : layer.parameters()) parameter.gradient.scale(1 / scale);
     layer.step(optimiser);
     result.updates++;
     if (!finite_parameters(layer)) throw_diverged(layer, input, options, result);

@@ -14,18 +14,6 @@ bool supports(const Stages &s, const Workload &w) {
   return !s.sums.empty() && residues <= 64 && !w.target.has_gpu_feature();
 }
 
-// The tile along an axis that wastes least: full tiles count fully, small ones a little less.
-int best_tile(int extent, int most) {
-  int best = 1;
-  double best_score = 0;
-  for (int t = 1; t <= std::min(most, extent); t++) {
-    const int tiles = (extent + t - 1) / t;
-    const double score = double(extent) / (double(tiles) * t) * (t / (t + 0.6));
-    if (score >= best_score) best = t, best_score = score;
-  }
-  return best;
-}
-
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
   const Machine m = machine(w.target);
@@ -37,48 +25,28 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
 
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]);
-  const int vectors = !s.depthwise && e0 >= 2 * m.lanes ? 2 : 1;
+  const int vectors = !s.paired && e0 >= 2 * m.lanes ? 2 : 1;
   tile[0] = std::min(e0, vectors * m.lanes);
   int left = budget / vectors;
   // Code grows with the residues of a strided gradient, each of which unrolls the tile.
   if (residues > 4) left = std::max<std::int64_t>(1, left * 4 / residues);
-  if (s.depthwise) {
-    if (axes > 3) tile[1] = best_tile(units(s.free[1]), 4), tile[2] = best_tile(units(s.free[2]), 2);
+  if (s.paired) {
+    if (axes > 3) tile[1] = best_tile(s.free[1], 4), tile[2] = best_tile(s.free[2], 2);
   } else if (axes > 1) {
-    tile[1] = best_tile(units(s.free[1]), left);
+    tile[1] = best_tile(s.free[1], left);
     left /= tile[1];
     // Rows of a strided gradient's tile would each guard their own taps: 66 against 18 GFLOP/s (7x7 stride 2, 3 -> 64
     // channels, Zen 3).
-    if (axes > 3 && left > 1 && residues == 1) tile[2] = best_tile(units(s.free[2]), std::min(left, 4));
+    if (axes > 3 && left > 1 && residues == 1) tile[2] = best_tile(s.free[2], std::min(left, 4));
   }
 
-  // Tasks: strips of the outermost large axis, an even number of them, small enough for L2; the problem alone decides.
-  std::int64_t positions = 1;
-  for (auto &a : s.free) positions *= a.extent;
-  if (positions * sum >= 400'000) {
-    size_t split_axis = 0;
-    for (size_t a = axes - 2; a >= 1; a--)  // from the batch inwards, not the groups
-      if (units(s.free[a]) >= 8 * tile[a] || (a > 1 && units(s.free[a]) >= 16)) {
-        split_axis = a;
-        break;
-      }
-    const int n_axis = int(axes) - 2, n = s.free[n_axis].extent;
-    if (n >= 4) split_axis = n_axis;
-    const int e = units(s.free[split_axis]);
-    int strips = split_axis == size_t(n_axis) ? n : 4;
-    // A strip of about 128 Ki elements of result and as many sums at a time.
-    while (strips * 2 <= e / std::max(1, tile[split_axis]) && positions / strips > 128 * 1024) strips *= 2;
-    int size = (e + strips - 1) / strips;
-    size = (size + tile[split_axis] - 1) / tile[split_axis] * tile[split_axis];
-    block[split_axis] = size;
-    if (split_axis != size_t(n_axis) && n > 1) block[n_axis] = 1;
-  }
+  strips(s, tile, block);
   const bool border = s.padded.defined() && (taps > 1 || w.problem.pad_lo != Problem::Extents{} ||
                                              w.problem.pad_hi != Problem::Extents{});
   preset(k, "tile", tile);
   preset(k, "block", block);
-  preset(k, "pad", {border && !s.depthwise ? 1 : 0});
-  preset(k, "stage", {s.depthwise || s.over_positions ? 0 : 1});
+  preset(k, "pad", {border && !s.paired ? 1 : 0});
+  preset(k, "stage", {s.paired || s.over_positions ? 0 : 1});
   // Few channels: rows of the tile share what they load where the taps of a column are unrolled side by side. A 5x5 image
   // filter: 72 against 26 GFLOP/s (Zen 3).
   const bool along_space = s.padded.defined() && s.vec.name() == s.padded.name() && !s.over_positions;
@@ -87,26 +55,15 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     preset(k, "order", s.sums[0].extent.size() == 3 ? std::vector<int>{0, 2, 1} : std::vector<int>{0, 2, 1, 3});
     if (s.sums[0].extent[2] <= 7) preset(k, "unroll", {0, 0, -1, 0});
   }
-  if (s.depthwise && taps <= 27 && residues == 1 && !s.over_positions) preset(k, "unroll", {-1, -1, -1, -1});
+  if (s.paired && sum <= 27 && residues == 1 && !s.over_positions) preset(k, "unroll", {-1, -1, -1, -1});
   return k;
 }
 
 void apply(Stages &s, const Knobs &k, const Workload &w) {
   Loops l = plan(s, k, w);
-  split(Stage(s.out), s, k, l, Tiles::whole, true);
-  std::vector<Loop> store = l.tile;
-  int lanes = l.lanes;
-  if (s.dense && l.tile_extent[s.dense] > 1) {  // the tile is transposed on its way to memory
-    std::rotate(store.begin(), store.begin() + s.dense, store.begin() + s.dense + 1);
-    for (lanes = l.lanes; l.tile_extent[s.dense] % lanes; lanes--) {}
-  }
-  s.out.reorder(join(join(store, l.residue), l.middle, l.block));
-  if (lanes > 1) s.out.vectorize(store[0], lanes);
-  for (auto &v : join(store, l.residue)) s.out.unroll(v);
-  const LoopLevel task = parallel_tasks(s.out, l);
-
+  const LoopLevel task = store_tiles(s, k, l);
   for (auto &sum : s.sums) {
-    sum.acc.compute_at(s.out, (l.residue.empty() ? l.middle : l.residue)[0].var);
+    sum.acc.compute_at(s.out, around_tile(l).var);
     std::vector<Reduced> red;
     for (int i = 0; i < sum.red.dimensions(); i++) red.push_back({i, sum.red[i]});
     keep_in_registers(sum.acc, red, s, k, l, k.get("stage", 1));

@@ -22,7 +22,7 @@ bool supports(const Stages &s, const Workload &w) {
   if (s.sums.size() != 1 || !s.over_positions || w.target.has_gpu_feature()) return false;
   std::int64_t sum = 1;
   for (int e : s.sums[0].extent) sum *= e;
-  return sum >= 256 && s.sums[0].extent[0] > 0;
+  return sum >= 256 && s.sums[0].extent.size() > 1;
 }
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
@@ -42,7 +42,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const size_t axes = s.free.size();
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]), budget = m.registers - 4;
-  int vectors = s.depthwise ? 1 : std::min(std::max(e0 / m.lanes, 1), 2);
+  int vectors = s.paired ? 1 : std::min(std::max(e0 / m.lanes, 1), 2);
   if (axes > 3) {
     const int kw = units(s.free[2]);
     if (vectors * kw > budget) vectors = 1;
@@ -50,7 +50,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     const int most = std::max(1, budget / (vectors * tile[2]));
     tile[1] = divisor(units(s.free[1]), most);
     if (tile[1] * 2 <= most && tile[1] * 2 <= units(s.free[1])) tile[1] = most;
-    if (s.depthwise && axes > 4) tile[3] = units(s.free[3]) * tile[2] <= budget ? units(s.free[3]) : 1;
+    if (s.paired && axes > 4) tile[3] = units(s.free[3]) * tile[2] <= budget ? units(s.free[3]) : 1;
   }
   tile[0] = std::min(e0, vectors * m.lanes);
   // Tasks: a few blocks of the other channels, else of the vector axis.
@@ -62,7 +62,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   }
   preset(k, "tile", tile);
   preset(k, "block", block);
-  if (s.depthwise || !s.padded.defined()) preset(k, "stage", {0}), preset(k, "pad", {0});
+  if (s.paired || !s.padded.defined()) preset(k, "stage", {0}), preset(k, "pad", {0});
   k.push_back(cut);
   return k;
 }
@@ -85,7 +85,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   std::vector<std::pair<RVar, Var>> blocks;
   std::vector<Reduced> inner;
   std::vector<Loop> outer;
-  bool even = true;  // with a short last block, Halide takes what a staged operand reads to run over the edge
+  bool even = s.sums[0].known;  // with a short last block, Halide takes what a staged operand reads to run over the edge
   for (int i = 0; i < red.dimensions(); i++) {
     const int cut = k.get("cut", i, 0);
     RVar o = red[i];

@@ -32,12 +32,13 @@ Loops plan(const Stages &s, const Knobs &k, const Workload &w) {
       tile -= tile % l.lanes;
     }
     // Where nothing may be read past the end, tiles that may not be shifted inwards must divide the axis.
-    const bool even = extent % tile == 0;
+    const bool even = tile == 1 || (s.free[a].known && extent % tile == 0);
+    if (!even && !s.free[a].overrun && a > 0 && !s.free[a].known) tile = 1;
     if (!even && !s.free[a].overrun && s.over_positions && a > 0)
       while (extent % tile) tile--;
     const int block = k.get("block", a, 0);
     l.tile_extent.push_back(tile);
-    l.block_extent.push_back(block < extent && (even || s.free[a].overrun) ? block : 0);
+    l.block_extent.push_back((block < extent || !s.free[a].known) && (even || tile == 1 || s.free[a].overrun) ? block : 0);
   }
   return l;
 }
@@ -59,7 +60,7 @@ void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, 
       Var outer = level("_tile"), inner = level("_in_tile");
       stage.split(v, outer, inner, tile,
                   tiles == Tiles::round_up ? TailStrategy::RoundUp
-                  : blocked                ? TailStrategy::GuardWithIf
+                  : blocked || !s.free[a].known ? TailStrategy::GuardWithIf
                                            : TailStrategy::ShiftInwards);
       l.tile.push_back(inner), v = outer;
     }
@@ -118,6 +119,59 @@ void keep_in_registers(Func acc, const std::vector<Reduced> &red, Stages &s, con
   }
 }
 
+// The tile along an axis that wastes least: full tiles count fully, small ones a little less.
+int best_tile(const Axis &axis, int most) {
+  if (!axis.known) return std::max(1, most);
+  const int extent = units(axis);
+  int best = 1;
+  double best_score = 0;
+  for (int t = 1; t <= std::min(most, extent); t++) {
+    const int tiles = (extent + t - 1) / t;
+    const double score = double(extent) / (double(tiles) * t) * (t / (t + 0.6));
+    if (score >= best_score) best = t, best_score = score;
+  }
+  return best;
+}
+
+void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &block) {
+  std::int64_t positions = 1, sum = 1;
+  for (auto &a : s.free) positions *= a.extent;
+  for (int e : s.sums[0].extent) sum *= e;
+  if (positions * sum < 400'000) return;
+  size_t split_axis = 0;
+  for (size_t a = s.free.size() - 2; a >= 1; a--)  // from the batch inwards, not the groups
+    if (units(s.free[a]) >= 8 * tile[a] || (a > 1 && units(s.free[a]) >= 16)) {
+      split_axis = a;
+      break;
+    }
+  const size_t n_axis = s.free.size() - 2;
+  const int n = s.free[n_axis].extent;
+  if (n >= 4) split_axis = n_axis;
+  const int e = units(s.free[split_axis]);
+  int count = split_axis == n_axis ? n : 4;
+  // A strip of about 128 Ki elements of result and as many sums at a time.
+  while (count * 2 <= e / std::max(1, tile[split_axis]) && positions / count > 128 * 1024) count *= 2;
+  const int size = (e + count - 1) / count;
+  block[split_axis] = (size + tile[split_axis] - 1) / tile[split_axis] * tile[split_axis];
+  if (split_axis != n_axis && n > 1) block[n_axis] = 1;
+}
+
+LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
+  split(Stage(s.out), s, k, l, Tiles::whole, true);
+  std::vector<Loop> store = l.tile;
+  int lanes = l.lanes;
+  if (s.dense && l.tile_extent[s.dense] > 1) {  // the tile is transposed on its way to memory
+    std::rotate(store.begin(), store.begin() + s.dense, store.begin() + s.dense + 1);
+    for (lanes = l.lanes; l.tile_extent[s.dense] % lanes; lanes--) {}
+  }
+  s.out.reorder(join(join(store, l.residue), l.middle, l.block));
+  if (lanes > 1) s.out.vectorize(store[0], lanes);
+  for (auto &v : join(store, l.residue)) s.out.unroll(v);
+  return parallel_tasks(s.out, l);
+}
+
+Loop around_tile(const Loops &l) { return (l.residue.empty() ? l.middle : l.residue)[0]; }
+
 void copy_padded(Func f, const Knobs &k, const Loops &l, const LoopLevel &task) {
   const int pad = k.get("pad", 1);
   if (pad == 0 || !f.defined()) return;
@@ -147,7 +201,7 @@ std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
   for (size_t i = 0; i < red.size(); i++) {
     k[4].preset.push_back(int(i));
     // Wholly only where it stays small: a long axis would be unrolled into megabytes.
-    k[5].preset.push_back(0), k[5].low.push_back(red[i] <= 16 ? -1 : 0), k[5].high.push_back(8);
+    k[5].preset.push_back(0), k[5].low.push_back(red[i] <= 16 && s.sums[0].known ? -1 : 0), k[5].high.push_back(8);
   }
   k[6] = {"stage", {1}, {0}, {1}};
   k[7] = {"pad", {1}, {0}, {2}};

@@ -52,6 +52,17 @@ struct Reduced {
 void keep_in_registers(Halide::Func acc, const std::vector<Reduced> &red, Stages &, const Knobs &, const Loops &,
                        bool stage);
 
+/// The tile along an axis that wastes least, of at most `most`: full tiles count fully, small ones a little less.
+int best_tile(const Axis &, int most);
+/// Tasks of a large problem: strips of the outermost large axis, an even number of them, small enough for L2. The
+/// problem alone decides.
+void strips(const Stages &, const std::vector<int> &tile, std::vector<int> &block);
+
+/// `out` in tiles, their vectors and blocks: the level of a task.
+Halide::LoopLevel store_tiles(Stages &, const Knobs &, Loops &);
+/// The innermost loop around a tile, where its sums are computed.
+Loop around_tile(const Loops &);
+
 void copy_padded(Halide::Func, const Knobs &, const Loops &, const Halide::LoopLevel &task);
 
 std::vector<Loop> join(std::vector<Loop>, const std::vector<Loop> &, const std::vector<Loop> & = {});

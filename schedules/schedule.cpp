@@ -1,5 +1,6 @@
 #include "schedule.h"
 #include "convsmith/error.h"
+#include "generators/kernel_generator.h"
 #include "loops.h"
 #include "records.h"
 #include <algorithm>
@@ -12,7 +13,7 @@ using namespace Halide;
 
 namespace convsmith {
 
-extern const Schedule cpu_direct, cpu_partial_sums, cpu_pointwise;
+extern const Schedule cpu_direct, cpu_dot4, cpu_partial_sums, cpu_pointwise;
 
 namespace {
 
@@ -32,7 +33,7 @@ const Schedule reference{"reference",
 }  // namespace
 
 const std::vector<const Schedule *> &schedules() {
-  static const std::vector<const Schedule *> all = {&cpu_partial_sums, &cpu_direct, &cpu_pointwise, &reference};
+  static const std::vector<const Schedule *> all = {&cpu_partial_sums, &cpu_dot4, &cpu_direct, &cpu_pointwise, &reference};
   return all;
 }
 
@@ -87,19 +88,20 @@ int Knobs::get(const std::string &name, size_t axis, int preset) const {
 std::vector<Knob> all_knobs(const Schedule &schedule, const Stages &s, const Workload &w) {
   std::vector<Knob> k = schedule.knobs(s, w);
   const Problem &p = w.problem;
-  const bool reads_weights = w.pass == PassKind::forward || w.pass == PassKind::input_gradient;
+  const bool panels = (w.pass == PassKind::forward || w.pass == PassKind::input_gradient) && p.op != Op::local && p.type != Type::u8s8;
   // Weights that fill L2 are read in order only from panels: 92 against 28 GFLOP/s for 3x3, 512 channels at 7x7, 96
   // against 56 for 3x3 stride 2, 128 channels at 56x56 (Zen 3, one thread). The same width at every level, so that an
   // archive has one packed order.
-  const bool deep = element_count(p.weight_shape()) >= 1 << 17 && p.groups == 1 && std::min(p.ic, p.oc) >= 16;
-  k.push_back({"panel", {reads_weights && deep && &schedule != &reference ? 16 : 0}, {0}, {reads_weights ? 256 : 0}});
+  const bool deep = element_count(p.weight_shape()) >= 1 << 17 && p.groups == 1 &&
+                    (p.op == Op::dense || std::min(p.ic, p.oc) >= 16);
+  k.push_back({"panel", {panels && deep && &schedule != &reference ? 16 : 0}, {0}, {panels ? 256 : 0}});
   // Skipping the rows of taps in the border pays, but not where a tile's rows would each guard their own.
   bool border = false;
   for (int a = 0; a + 1 < p.rank; a++) border |= p.pad_lo[a] > 0 || p.pad_hi[a] > 0;
   bool rows = false;
   for (auto &knob : k)
     for (size_t a = 2; knob.name == "tile" && a < knob.preset.size(); a++) rows |= knob.preset[a] > 1;
-  k.push_back({"trim", {border && (!rows || s.over_positions) && !s.sums.empty() && !s.depthwise && &schedule != &reference}, {0}, {1}});
+  k.push_back({"trim", {border && (!rows || s.over_positions) && !s.sums.empty() && !s.paired && !s.by_fours && &schedule != &reference}, {0}, {1}});
   return k;
 }
 
@@ -138,28 +140,37 @@ void check_knobs(const Schedule &schedule, const Knobs &knobs, const Stages &s, 
 
 void schedule_small(Stages &s, const Target &target) {
   const int lanes = machine(target).lanes;
-  for (auto *list : {&s.before, &s.results})
+  std::vector<Var> storage;  // of what is between the sums and the result: dense along the vector axis
+  for (auto &axis : s.free) storage.push_back(axis.var);
+  if (!s.after.empty()) s.out.compute_root().reorder_storage(storage);
+  for (auto *list : {&s.before, &s.after, &s.results})
     for (auto &f : *list) {
       f.compute_root();
       if (f.args().empty()) continue;
-      f.vectorize(f.args()[0], lanes, TailStrategy::GuardWithIf);
-      for (int u = 0; u < f.num_update_definitions(); u++)
-        f.update(u).vectorize(f.args()[0], lanes, TailStrategy::GuardWithIf);
+      Var vector = f.args()[0];
+      for (auto &v : f.args())
+        if (v.name() == storage[0].name()) vector = v;
+      f.vectorize(vector, lanes, TailStrategy::GuardWithIf);
+      for (int u = 0; u < f.num_update_definitions(); u++) f.update(u).vectorize(vector, lanes, TailStrategy::GuardWithIf);
+      // The folds of a border are as large as the tensor.
+      if (list != &s.after || f.dimensions() < 4) continue;
+      const Var rows = f.args()[size_t(f.dimensions()) - 2];
+      if (rows.name() != vector.name()) f.parallel(rows);
     }
 }
 
 Workload with_knobs(Workload w, const Knobs &knobs) {
   w.panel = knobs.get("panel", 0);
+  w.quad = knobs.get("quad", 0);
+  w.offset = knobs.get("offset", 0) != 0;
   w.trim = knobs.get("trim", 0) != 0;
   return w;
 }
 
-Stages outline(const Workload &w) {
-  std::vector<Func> inputs;
-  const auto specs = find_operator(w).buffers(w);
-  for (size_t i = 0; i + output_count(w) < specs.size(); i++)
-    inputs.push_back(ImageParam(Float(32), int(specs[i].dims.size()), specs[i].name));
-  return find_operator(w).build(w, inputs);
+Stages outline(const Workload &described) {
+  const Workload w = with_described_sizes(described);
+  const std::vector<ImageParam> inputs = described_inputs(w);
+  return find_operator(w).build(w, {inputs.begin(), inputs.end()});
 }
 
 Choice choose(const Workload &w, const RecordBook &book, const std::string &cpu) {

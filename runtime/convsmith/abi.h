@@ -1,7 +1,7 @@
 /* The types through which an emitted library is called. Every emitted header begins with this text, so a program
    that links the library needs no other file. */
 #ifndef CONVSMITH_ABI
-#define CONVSMITH_ABI 1
+#define CONVSMITH_ABI 2
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,7 +32,7 @@ typedef enum convsmith_type {
   CONVSMITH_I32 = 5
 } convsmith_type;
 
-enum { CONVSMITH_MAX_RANK = 9 };
+enum { CONVSMITH_MAX_RANK = 9, CONVSMITH_RUN_TIME = -1 /* an extent known only when run */ };
 
 /* Axes run from outermost to innermost as people name them (N, C, D, H, W; weights OC, IC/groups, KD, KH, KW),
    whatever their order in memory is: the strides, in elements, say that. */
@@ -44,8 +44,11 @@ typedef struct convsmith_tensor {
   int64_t stride[CONVSMITH_MAX_RANK];
 } convsmith_tensor;
 
-/* One pass of one kernel. `init` fills the descriptors with the extents and dense strides that the pass takes and
-   leaves `data` null; the arguments come in the order of `argument_names`, the last `outputs` of them are written. */
+/* One pass of one kernel. `init` fills the descriptors with the types, extents and dense strides that the pass takes and
+   leaves `data` null; the arguments come in the order of `argument_names`, the last `outputs` of them are written.
+   `sizes` are the extents that the problem leaves open, in the order of `size_names` (n, then the input's in_d, in_h,
+   in_w; those of the output follow from them). Null leaves them CONVSMITH_RUN_TIME, with strides that say the order in
+   memory only. */
 typedef struct convsmith_pass {
   const char *kernel;
   const char *pass;
@@ -53,9 +56,11 @@ typedef struct convsmith_pass {
   int32_t arguments;
   int32_t outputs;
   const char *const *argument_names;
-  void (*init)(convsmith_tensor *arguments);
+  int32_t size_count;
+  const char *const *size_names;
+  void (*init)(convsmith_tensor *arguments, const int64_t *sizes);
   convsmith_status (*run)(const convsmith_tensor *arguments, convsmith_error *error);
-  size_t (*workspace)(int32_t threads); /* bytes that one call asks of the allocator, at most */
+  size_t (*workspace)(const int64_t *sizes, int32_t threads); /* bytes that one call asks of the allocator, at most */
 } convsmith_pass;
 
 /* Runs body(context, i) for every i in [0, count), in any order, on any threads; returns the first status not 0. */

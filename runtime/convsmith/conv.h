@@ -14,6 +14,8 @@ namespace convsmith {
 /// Uses the passes forward(x, weight, [bias], y), input_gradient(dy, weight, dx), weight_gradient(x, dy, dweight),
 /// bias_gradient(dy, dbias), activation_gradient(dy, y, dpre) (or `pre` in the place of y where forward saves it),
 /// pack_weight(from, weight) and pack_weight_for_input_gradient(from, weight), as far as they are there.
+/// Weight, bias and their gradients are f32 whatever the problem's type: a kernel of f16 or bf16 packs them rounded, and
+/// a tensor of any float type is rounded to the kernel's where it goes in.
 /// Not to be used from two threads at once.
 class Conv {
  public:

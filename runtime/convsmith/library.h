@@ -23,24 +23,29 @@ class Pass {
   int outputs() const { return pass_->outputs; }
   std::string argument_name(int i) const { return pass_->argument_names[i]; }
   bool has(std::string_view argument) const;
-  /// The type, extents and strides that an argument wants; no data. An extent known only when run is run_time.
-  convsmith_tensor describe(std::string_view argument) const;
+  /// The extents that the problem leaves open: "n", "in_d", "in_h", "in_w", as far as they are `?`.
+  std::vector<std::string> size_names() const;
+  /// The type, extents and strides that an argument wants; no data. An extent known only when run is run_time, or what
+  /// follows from `sizes`, one a name of size_names.
+  convsmith_tensor describe(std::string_view argument, const Shape &sizes = {}) const;
   /// A zero-filled tensor of the shape and memory order that an argument wants. Throws Error for an unknown name, or
   /// where an extent is known only when run; then the second form gives the shape.
   Tensor make(std::string_view argument) const;
   Tensor make(std::string_view argument, const Shape &shape) const;
-  /// The tensor in the memory order that the argument wants: itself where it fits, else a copy. Throws Error where
-  /// its type or shape differs.
+  /// The tensor in the memory order and type that the argument wants: itself where it fits, else a copy, floats rounded
+  /// to the nearest. Throws Error where its shape differs, or its type is another than a float for a float.
   Tensor fit(std::string_view argument, const Tensor &tensor) const;
   /// Runs with the tensors by name. Throws Error where one is missing, unknown or does not fit, or the run fails.
   void operator()(std::initializer_list<std::pair<std::string_view, Tensor>> tensors) const;
   void run(const std::vector<std::pair<std::string, Tensor>> &tensors) const;
-  std::size_t workspace(int threads) const { return pass_->workspace(threads); }
+  /// Bytes that one call asks of the allocator, at most. Throws Error unless there is a size for each of size_names.
+  std::size_t workspace(int threads, const Shape &sizes = {}) const;
   /// "edges forward", as messages begin.
   std::string title() const { return kernel() + " " + name(); }
 
  private:
   int index_of(std::string_view argument) const;
+  const std::int64_t *checked(const Shape &sizes) const;
 
   const convsmith_pass *pass_;
 };

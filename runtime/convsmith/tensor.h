@@ -47,9 +47,16 @@ class Tensor {
   void copy_from(const Tensor &from) const;
   /// A dense copy with memory of its own, in the same memory order.
   Tensor clone() const;
+  /// The same elements in another type: these where it is theirs, else a dense copy in the same memory order. Floats are
+  /// rounded to the nearest, ties to even. Throws Error where an integer type cannot hold a value.
+  Tensor as(convsmith_type type) const;
+  /// Of all elements, 0 where there are none.
+  float largest_magnitude() const;
+  /// Multiplies every element. f32 only.
+  void scale(float factor) const;
   /// Throws Error where the type cannot hold the value (integers: its integral values in range).
   void fill(float value) const;
-  /// Index of the first NaN or infinity in logical order, or -1. f32 only.
+  /// Index of the first NaN or infinity in logical order, or -1. Integers have none.
   std::int64_t first_not_finite() const;
 
   /// True where type, extents and strides are those of Tensor(like); strides of extent 1 say nothing, and an extent
@@ -69,12 +76,16 @@ class Tensor {
   Tensor(std::shared_ptr<void> memory, void *data, convsmith_type type,
          const std::vector<halide_dimension_t> &dimensions);
   static Tensor zeros(convsmith_type type, const Shape &shape, const Shape &strides);
+  float load(std::int64_t offset) const;
+  void store(std::int64_t offset, float value) const;
 
   convsmith_type type_ = CONVSMITH_F32;
   std::shared_ptr<void> memory_;  // null for a view of someone else's
   Halide::Runtime::Buffer<void> buffer_;
 };
 
+/// f32, f16 or bf16.
+bool is_float(convsmith_type);
 /// Bytes of one element.
 std::size_t size_of(convsmith_type);
 /// "f32", "u8", …

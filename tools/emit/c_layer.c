@@ -184,35 +184,147 @@ static void select_threads(int32_t threads) {
 static const char *const type_names[] = {"f32", "f16", "bf16", "u8", "s8", "i32"};
 static const uint8_t type_codes[] = {2, 2, 3, 1, 0, 0}, type_bits[] = {32, 16, 16, 8, 8, 32};
 
-static void describe(const argument_spec *a, convsmith_tensor *t) {
-  int i;
-  memset(t, 0, sizeof *t);
-  t->type = a->type, t->rank = a->rank;
-  for (i = 0; i < a->rank; i++) t->extent[i] = a->extent[i], t->stride[i] = a->stride[i];
+/* The extents known only when run, s[Size]: n, then those of the input and of the output, each in the order D, H, W. */
+enum { SIZE_N, SIZE_IN, SIZE_OUT = SIZE_IN + 3, SIZES = SIZE_OUT + 3 };
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+/* Rounded down, and what is left. */
+static inline int64_t quotient(int64_t a, int64_t b) { return b ? a / b - (a % b && (a < 0) != (b < 0)) : 0; }
+static inline int64_t modulo(int64_t a, int64_t b) { return b ? a - quotient(a, b) * b : 0; }
+
+static int64_t output_extent(const problem_spec *problem, int axis, int64_t in) {
+  const axis_spec *a = &problem->axis[axis];
+  in = smaller(in, (int64_t)1 << 32); /* more is refused anyway */
+  if (problem->transposed) return (in - 1) * a->stride - a->lo - a->hi + a->window + a->out_pad;
+  return quotient(in + a->lo + a->hi - a->window, a->stride) + 1;
 }
 
-/* Type, rank and extents are the kernel's. The innermost `fixed` axes lie densely; of the others, one must clear what
-   lies within it, and every stride must fit Halide's 32 bits. Where nothing is fixed (packing reads any order) any
-   stride that fits will do. */
-static convsmith_status check(const pass_spec *p, const argument_spec *a, const convsmith_tensor *t,
-                              convsmith_error *error) {
+/* From the sizes that a caller gives, those that follow from them too. */
+static void all_sizes(const problem_spec *problem, const int64_t *given, int64_t *s) {
   int i;
-  int64_t clear = 1;
-  if (!t->data)
-    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected data, got a null pointer", p->function, a->name);
+  for (i = 0; i < SIZES; i++) s[i] = CONVSMITH_RUN_TIME;
+  for (i = 0; given && i < problem->size_count; i++) {
+    const int size = problem->size[i];
+    s[size] = given[i];
+    if (size >= SIZE_IN) s[size - SIZE_IN + SIZE_OUT] = output_extent(problem, size - SIZE_IN, given[i]);
+  }
+}
+
+static void describe(const pass_spec *p, const int64_t *given, convsmith_tensor *tensors) {
+  int64_t s[SIZES];
+  int i, d;
+  all_sizes(p->problem, given, s);
+  for (i = 0; i < p->arguments; i++) {
+    const argument_spec *a = &p->argument[i];
+    convsmith_tensor *t = &tensors[i];
+    int64_t stride = 1;
+    memset(t, 0, sizeof *t);
+    t->type = a->type, t->rank = a->rank;
+    for (d = 0; d < a->rank; d++) {
+      const int axis = a->memory[d];
+      t->extent[axis] = a->extent[axis] == CONVSMITH_RUN_TIME ? s[a->size[axis]] : a->extent[axis];
+      t->stride[axis] = given ? stride : a->stride[axis];
+      if (t->extent[axis] > 1) stride = stride > INT64_MAX / t->extent[axis] ? INT64_MAX : stride * t->extent[axis];
+    }
+  }
+}
+
+static convsmith_status expect_extent(const pass_spec *p, int argument, int axis, int64_t expected, int64_t got,
+                                      convsmith_error *error) {
+  if (expected == got) return CONVSMITH_OK;
+  return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected %lld elements, got %lld", p->function,
+              p->argument[argument].name, axis, (long long)expected, (long long)got);
+}
+
+/* Whether a kernel that takes any extent of an input's axis takes this one. */
+static convsmith_status check_input_extent(const pass_spec *p, int axis, int64_t in, convsmith_error *error) {
+  const problem_spec *problem = p->problem;
+  const axis_spec *a = &problem->axis[axis];
+  const char *name = a->name;
+  const int64_t left = in + smaller(a->lo, 0) + smaller(a->hi, 0), pad = larger(a->lo, a->hi);
+  const int64_t most = problem->reflect ? left - 1 : left;
+  if (in < 1 || left < 1)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected at least %lld elements, got %lld", p->function, name,
+                (long long)(1 + in - left), (long long)in);
+  if (in + larger(a->lo, 0) + larger(a->hi, 0) + a->window + a->stride > 1 << 30)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: %lld elements, padded, pass 2^30", p->function, name, (long long)in);
+  if ((problem->reflect || problem->wrap) && pad > most)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected at least %lld elements for the padding of %lld, got %lld",
+                p->function, name, (long long)(in + pad - most), (long long)pad, (long long)in);
+  if (output_extent(problem, axis, in) < 1)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected an extent that the window fits into, got %lld", p->function,
+                name, (long long)in);
+  return CONVSMITH_OK;
+}
+
+/* Reads the sizes off the tensors, and holds the tensors against them: those of the input first, from which those of the
+   output follow. */
+static convsmith_status bind_sizes(const pass_spec *p, const convsmith_tensor *tensors, int64_t *s, convsmith_error *error) {
+  int from, i, axis, status;
+  for (i = 0; i < SIZES; i++) s[i] = CONVSMITH_RUN_TIME;
+  for (from = SIZE_N; from != SIZES; from = from == SIZE_N ? SIZE_OUT : SIZES) {
+    for (i = 0; i < p->arguments; i++) {
+      const argument_spec *a = &p->argument[i];
+      for (axis = 0; axis < a->rank; axis++) {
+        const int size = a->size[axis];
+        const int64_t got = tensors[i].extent[axis];
+        if (size < 0) {
+          status = from == SIZE_N ? expect_extent(p, i, axis, a->extent[axis], got, error) : CONVSMITH_OK;
+          if (status) return (convsmith_status)status;
+          continue;
+        }
+        if ((size >= SIZE_OUT) != (from == SIZE_OUT)) continue;
+        if (got < 0 || (got < 1 && size != SIZE_N) || got > INT32_MAX)
+          return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected from %d to 2^31-1 elements, got %lld",
+                      p->function, a->name, axis, size != SIZE_N, (long long)got);
+        if (s[size] == CONVSMITH_RUN_TIME) s[size] = a->extent[axis] == CONVSMITH_RUN_TIME ? got : a->extent[axis];
+        status = expect_extent(p, i, axis, s[size], got, error);
+        if (status) return (convsmith_status)status;
+      }
+    }
+    for (axis = 0; axis < 3 && from == SIZE_N; axis++) {
+      if (s[SIZE_IN + axis] == CONVSMITH_RUN_TIME) continue;
+      status = check_input_extent(p, axis, s[SIZE_IN + axis], error);
+      if (status) return (convsmith_status)status;
+      s[SIZE_OUT + axis] = output_extent(p->problem, axis, s[SIZE_IN + axis]);
+    }
+  }
+  return CONVSMITH_OK;
+}
+
+static int64_t elements_of(const convsmith_tensor *t) {
+  int64_t count = 1;
+  int i;
+  for (i = 0; i < t->rank; i++) count = t->extent[i] && count > INT64_MAX / t->extent[i] ? INT64_MAX : count * t->extent[i];
+  return count;
+}
+
+/* Type, rank, alignment and strides; the extents come after. The innermost `fixed` axes lie densely; of the others, one
+   must clear what lies within it, and every stride must fit Halide's 32 bits. Where nothing is fixed (packing reads any
+   order) any stride that fits will do. */
+static convsmith_status check_type(const pass_spec *p, const argument_spec *a, const convsmith_tensor *t,
+                                   convsmith_error *error) {
   if (t->type != a->type || t->rank != a->rank)
     return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected %s of %d axes, got %s of %d", p->function, a->name,
                 type_names[a->type], a->rank, t->type < 0 || t->type > 5 ? "an unknown type" : type_names[t->type],
                 (int)t->rank);
+  return CONVSMITH_OK;
+}
+
+static convsmith_status check_memory(const pass_spec *p, const argument_spec *a, const convsmith_tensor *t,
+                                     convsmith_error *error) {
+  int i;
+  int64_t clear = 1;
+  if (elements_of(t) == 0) return CONVSMITH_OK;
+  if (!t->data)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected data, got a null pointer", p->function, a->name);
   if ((uintptr_t)t->data % (uintptr_t)(type_bits[a->type] / 8))
     return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: the data is not aligned to its elements", p->function, a->name);
-  for (i = 0; i < a->rank; i++)
-    if (t->extent[i] != a->extent[i])
-      return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected %lld elements, got %lld", p->function,
-                  a->name, i, (long long)a->extent[i], (long long)t->extent[i]);
   for (i = 0; i < a->rank; i++) {
     const int axis = a->memory[i];
-    const int64_t stride = t->stride[axis], extent = a->extent[axis];
+    const int64_t stride = t->stride[axis], extent = t->extent[axis];
+    /* What lies within the dense axes has known extents. */
     if (i < a->fixed ? extent > 1 && stride != a->stride[axis] : a->fixed && extent > 1 && stride < clear)
       return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected a stride of %s%lld, got %lld", p->function,
                   a->name, axis, i < a->fixed ? "" : "at least ",
@@ -228,7 +340,7 @@ static convsmith_status check(const pass_spec *p, const argument_spec *a, const 
   /* Halide addresses a whole tensor with 32 bits too. */
   clear = 0;
   for (i = 0; i < a->rank; i++)
-    if (a->extent[i] > 1) clear += (t->stride[i] < 0 ? -t->stride[i] : t->stride[i]) * (a->extent[i] - 1);
+    if (t->extent[i] > 1) clear += (t->stride[i] < 0 ? -t->stride[i] : t->stride[i]) * (t->extent[i] - 1);
   if (clear > INT32_MAX)
     return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: the tensor spans more than 2^31 elements", p->function, a->name);
   return CONVSMITH_OK;
@@ -271,29 +383,54 @@ static int overlap(const convsmith_tensor *a, const convsmith_tensor *b) {
   return overlap(&part, b);
 }
 
+static convsmith_status check(const pass_spec *p, const convsmith_tensor *tensors, int64_t *s, convsmith_error *error) {
+  int i, o, status;
+  for (i = 0; i < p->arguments; i++)
+    if ((status = check_type(p, &p->argument[i], &tensors[i], error)) != CONVSMITH_OK) return (convsmith_status)status;
+  if ((status = bind_sizes(p, tensors, s, error)) != CONVSMITH_OK) return (convsmith_status)status;
+  for (i = 0; i < p->arguments; i++)
+    if ((status = check_memory(p, &p->argument[i], &tensors[i], error)) != CONVSMITH_OK) return (convsmith_status)status;
+  for (o = p->arguments - p->outputs; o < p->arguments; o++)
+    for (i = 0; i < o; i++)
+      if (elements_of(&tensors[o]) && elements_of(&tensors[i]) && overlap(&tensors[o], &tensors[i]))
+        return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s must not overlap %s", p->function, p->argument[o].name,
+                    p->argument[i].name);
+  return CONVSMITH_OK;
+}
+
+static size_t workspace_of(const pass_spec *p, const int64_t *given, int32_t threads) {
+  const int32_t level = chosen_level();
+  int64_t s[SIZES];
+  if (level >= LEVELS) return 0;
+  all_sizes(p->problem, given, s);
+  return (size_t)larger(0, p->serial_bytes[level](s)) +
+         (size_t)larger(0, p->task_bytes[level](s)) * (size_t)(threads > 0 ? threads : halide_host_cpu_count());
+}
+
 static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *tensors, convsmith_error *error) {
   halide_buffer buffers[MOST_ARGUMENTS];
   halide_dim dims[MOST_ARGUMENTS][CONVSMITH_MAX_RANK];
-  void *arguments[MOST_ARGUMENTS + 1];
+  void *arguments[MOST_ARGUMENTS + SIZES + 1];
+  int64_t s[SIZES];
+  int32_t numbers[SIZES];
   call_state state;
   void *context = &state;
   const int32_t level = chosen_level();
-  int i, o, d, code;
+  int i, d, code, next = 0;
+  convsmith_status status;
   if (level >= LEVELS)
     return fail(error, CONVSMITH_UNSUPPORTED, "%s: this processor has none of the levels in the library", p->function);
   if (!tensors) return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: expected arguments, got a null pointer", p->function);
-  for (i = 0; i < p->arguments; i++) {
-    const convsmith_status status = check(p, &p->argument[i], &tensors[i], error);
-    if (status != CONVSMITH_OK) return status;
-  }
-  for (o = p->arguments - p->outputs; o < p->arguments; o++)
-    for (i = 0; i < o; i++)
-      if (overlap(&tensors[o], &tensors[i]))
-        return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s must not overlap %s", p->function, p->argument[o].name,
-                    p->argument[i].name);
-  for (i = 0; i < p->arguments; i++) {
+  status = check(p, tensors, s, error);
+  if (status != CONVSMITH_OK) return status;
+  arguments[next++] = &context;
+  for (i = 0; i <= p->arguments; i++) {
     const argument_spec *a = &p->argument[i];
     halide_buffer *b = &buffers[i];
+    /* The numbers stand between what is read and what is written. */
+    if (i == p->arguments - p->outputs)
+      for (d = 0; d < p->number_count; d++) numbers[d] = (int32_t)s[p->number[d]], arguments[next++] = &numbers[d];
+    if (i == p->arguments) break;
     memset(b, 0, sizeof *b);
     b->host = (uint8_t *)tensors[i].data;
     b->type_code = type_codes[a->type], b->type_bits = type_bits[a->type], b->type_lanes = 1;
@@ -301,16 +438,17 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
     for (d = 0; d < a->dims; d++) {
       const dim_spec *spec = &a->dim[d];
       /* The stride of an axis of one element is free: give the kernel the one it knows. */
-      const int64_t stride =
-          a->extent[spec->axis] > 1 ? tensors[i].stride[spec->axis] : a->stride[spec->axis];
-      dims[i][d].min = 0, dims[i][d].extent = spec->extent, dims[i][d].flags = 0;
+      const int64_t stride = tensors[i].extent[spec->axis] > 1 ? tensors[i].stride[spec->axis] : a->stride[spec->axis];
+      dims[i][d].min = 0, dims[i][d].flags = 0;
+      dims[i][d].extent = a->size[spec->axis] >= 0 ? (int32_t)tensors[i].extent[spec->axis] : spec->extent;
       dims[i][d].stride = (int32_t)(stride * spec->multiple);
     }
-    arguments[i + 1] = b;
+    /* Of an empty tensor nothing is touched, but a kernel wants an address. */
+    if (!b->host) b->host = (uint8_t *)buffers;
+    arguments[next++] = b;
   }
   if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);
   state.error = error, state.reported = 0, state.loop_status = 0;
-  arguments[0] = &context;
   code = p->kernel[level](arguments);
   if (code == 0) code = state.loop_status;
   if (code == 0) return CONVSMITH_OK;

@@ -1,5 +1,6 @@
 #include "c_layer.h"
 #include "convsmith/problem.h"
+#include "generators/stages.h"
 #include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -23,13 +24,53 @@ std::string quoted(const std::string &text) {
   return q + "\"";
 }
 
-// "float x[1, 3, 224, 224]; innermost in memory first: C, W, H, N", as the header describes an argument.
+// "f32 1x3x224x224, strides …", as the header describes an argument.
 std::string argument_comment(const KernelArgument &a) {
   const bool free_strides = a.fixed < int(a.memory.size()) && a.fixed > 0;
-  std::string text = fmt::format("  convsmith_tensor {}; /* f32 {}, strides {}", a.name, shape_text(a.shape), fmt::join(a.strides, ","));
+  std::string text = fmt::format("  convsmith_tensor {}; /* {} {}", a.name, a.type, shape_text(a.shape));
+  if (std::count(a.shape.begin(), a.shape.end(), run_time))
+    text += fmt::format(", axes from innermost in memory {}", fmt::join(a.memory, ","));
+  else text += fmt::format(", strides {}", fmt::join(a.strides, ","));
   if (a.fixed == 0) text += "; any strides";
   else if (free_strides) text += fmt::format("; axes {} may lie further apart", fmt::join(std::vector<int>(a.memory.begin() + a.fixed, a.memory.end()), ","));
   return text + " */\n";
+}
+
+const char *type_constant(const std::string &type) {
+  for (auto [name, constant] : {std::pair("f32", "CONVSMITH_F32"), std::pair("f16", "CONVSMITH_F16"), std::pair("bf16", "CONVSMITH_BF16"),
+                                std::pair("u8", "CONVSMITH_U8"), std::pair("s8", "CONVSMITH_S8"), std::pair("i32", "CONVSMITH_I32")})
+    if (type == name) return constant;
+  return "-1";
+}
+
+// The Sizes that a problem leaves open, for a caller to give.
+std::vector<int> open_sizes(const Problem &p) {
+  std::vector<int> sizes;
+  if (p.n == run_time) sizes.push_back(size_n);
+  for (int a = 0; a < p.rank; a++)
+    if (p.in[a] == run_time) sizes.push_back(size_in + a);
+  return sizes;
+}
+
+// "int64_t n, int64_t in_h, ", or what a call passes on.
+std::string size_parameters(const Problem &p, const char *type) {
+  std::string text;
+  for (const int size : open_sizes(p)) text += fmt::format("{}{}, ", type, size_name(p, size));
+  return text;
+}
+
+std::string problem_table(const std::string &kernel, const Problem &p) {
+  std::vector<std::string> names, axes(3, "{0}");
+  for (const int size : open_sizes(p)) names.push_back(quoted(size_name(p, size)));
+  for (int a = 0; a < p.rank && p.op != Op::dense; a++)
+    axes[size_t(a)] = fmt::format("{{{}, {}, {}, {}, {}, {}}}", quoted(size_name(p, size_in + a)), p.dilation[a] * (p.kernel[a] - 1) + 1,
+                                  p.stride[a], p.pad_lo[a], p.pad_hi[a], p.out_pad[a]);
+  const bool any = !names.empty();
+  if (!any) names.push_back("0");
+  return fmt::format("static const char *const {0}_size_names[] = {{{1}}};\n"
+                     "static const problem_spec {0}_problem = {{{2}, {{{3}}}, {4}, {5}, {6}, {{{7}}}}};\n",
+                     kernel, fmt::join(names, ", "), any ? names.size() : 0, any ? fmt::format("{}", fmt::join(open_sizes(p), ", ")) : "0",
+                     int(p.op == Op::transposed), int(p.border == Border::reflect), int(p.border == Border::wrap), fmt::join(axes, ", "));
 }
 
 }  // namespace
@@ -71,18 +112,19 @@ std::string c_header(const EmittedLibrary &lib) {
     h += fmt::format("\n/* {} of {} */\ntypedef struct {}_args {{\n", p.pass, p.problem, f);
     for (auto &a : p.levels[0].arguments) h += argument_comment(a);
     h += fmt::format("}} {0}_args;\n", f);
+    std::string sizes = size_parameters(Problem::parse(p.problem), "int64_t ");
     h += fmt::format("/* Fills in types, extents and strides; the data pointers are the caller's to set. */\n"
-                     "void {0}_init({0}_args *args);\n"
+                     "void {0}_init({0}_args *args{2});\n"
                      "/* Writes {1}. On failure details go to `error`, which may be null. */\n"
                      "convsmith_status {0}(const {0}_args *args, convsmith_error *error);\n"
                      "/* Bytes that one call asks of the allocator, at most. */\n"
-                     "size_t {0}_workspace(int32_t threads);\n",
+                     "size_t {0}_workspace({3}int32_t threads);\n",
                      f, [&] {
                        std::vector<std::string> out;
                        const auto &args = p.levels[0].arguments;
                        for (size_t i = args.size() - p.levels[0].outputs; i < args.size(); i++) out.push_back(args[i].name);
                        return fmt::format("{}", fmt::join(out, ", "));
-                     }());
+                     }(), sizes.empty() ? "" : ", " + sizes.substr(0, sizes.size() - 2), sizes);
   }
   return h + "\n#ifdef __cplusplus\n}\n#endif\n#endif\n";
 }
@@ -99,53 +141,68 @@ std::string c_source(const EmittedLibrary &lib) {
   s += "};\n\n"
        "typedef struct {\n  int8_t axis;\n  int32_t extent;\n  int32_t multiple;\n} dim_spec;\n"
        "typedef struct {\n  const char *name;\n  int32_t type, rank;\n  int64_t extent[CONVSMITH_MAX_RANK], stride[CONVSMITH_MAX_RANK];\n"
-       "  int8_t memory[CONVSMITH_MAX_RANK];\n  int32_t fixed, dims;\n  dim_spec dim[CONVSMITH_MAX_RANK];\n} argument_spec;\n"
-       "typedef struct {\n  const char *function;\n  int32_t arguments, outputs;\n  const argument_spec *argument;\n"
-       "  int (*kernel[LEVELS])(void **arguments);\n  size_t serial_bytes[LEVELS], task_bytes[LEVELS];\n} pass_spec;\n\n";
+       "  int8_t memory[CONVSMITH_MAX_RANK], size[CONVSMITH_MAX_RANK];\n  int32_t fixed, dims;\n  dim_spec dim[CONVSMITH_MAX_RANK];\n} argument_spec;\n"
+       "typedef struct {\n  const char *name;\n  int64_t window, stride, lo, hi, out_pad;\n} axis_spec;\n"
+       "typedef struct {\n  int32_t size_count;\n  int8_t size[4];\n  int32_t transposed, reflect, wrap;\n  axis_spec axis[3];\n} problem_spec;\n"
+       "typedef struct {\n  const char *function;\n  const problem_spec *problem;\n  int32_t arguments, outputs;\n  const argument_spec *argument;\n"
+       "  int32_t number_count;\n  int8_t number[7];\n  int (*kernel[LEVELS])(void **arguments);\n"
+       "  int64_t (*serial_bytes[LEVELS])(const int64_t *s), (*task_bytes[LEVELS])(const int64_t *s);\n} pass_spec;\n\n";
   s += c_layer_text;
   s += "\n/* ---- This library's kernels ---- */\n\n";
+  std::string kernel;
   for (auto &p : lib.passes) {
     const std::string f = function_name(lib, p);
     const auto &args = p.levels[0].arguments;
-    for (size_t l = 0; l < lib.levels.size(); l++) s += fmt::format("extern int {}_argv(void **arguments);\n", kernel_symbol(f, l));
+    const Problem problem = Problem::parse(p.problem);
+    if (p.kernel != kernel) s += problem_table(lib.name + "_" + p.kernel, problem);
+    kernel = p.kernel;
     s += fmt::format("static const argument_spec {}_arguments[] = {{\n", f);
     for (auto &a : args) {
-      s += fmt::format("    {{{}, CONVSMITH_F32, {}, {{{}}}, {{{}}}, {{{}}}, {}, {}, {{", quoted(a.name), a.shape.size(),
-                       fmt::join(a.shape, ", "), fmt::join(a.strides, ", "), fmt::join(a.memory, ", "), a.fixed, a.dims.size());
+      s += fmt::format("    {{{}, {}, {}, {{{}}}, {{{}}}, {{{}}}, {{{}}}, {}, {}, {{", quoted(a.name), type_constant(a.type), a.shape.size(),
+                       fmt::join(a.shape, ", "), fmt::join(a.strides, ", "), fmt::join(a.memory, ", "), fmt::join(a.sizes, ", "), a.fixed, a.dims.size());
       for (size_t d = 0; d < a.dims.size(); d++)
         s += fmt::format("{}{{{}, {}, {}}}", d ? ", " : "", a.dims[d].axis, a.dims[d].extent, a.dims[d].multiple);
       s += "}},\n";
     }
+    s += "};\n";
     std::vector<std::string> kernels, serial, task, names;
     for (size_t l = 0; l < lib.levels.size(); l++) {
-      kernels.push_back(kernel_symbol(f, l) + "_argv");
-      serial.push_back(std::to_string(p.levels[l].serial_bytes)), task.push_back(std::to_string(p.levels[l].task_bytes));
+      const std::string symbol = kernel_symbol(f, l);
+      s += fmt::format("extern int {}_argv(void **arguments);\n", symbol);
+      kernels.push_back(symbol + "_argv"), serial.push_back(symbol + "_serial"), task.push_back(symbol + "_task");
+      s += fmt::format("static int64_t {0}_serial(const int64_t *s) {{ return (void)s, {1}; }}\n"
+                       "static int64_t {0}_task(const int64_t *s) {{ return (void)s, {2}; }}\n",
+                       symbol, p.levels[l].serial_bytes, p.levels[l].task_bytes);
     }
     for (auto &a : args) names.push_back(quoted(a.name));
-    s += fmt::format("}};\nstatic const pass_spec {0}_spec = {{{1}, {2}, {3}, {0}_arguments, {{{4}}}, {{{5}}}, {{{6}}}}};\n"
-                     "static const char *const {0}_names[] = {{{7}}};\n",
-                     f, quoted(f), args.size(), p.levels[0].outputs, fmt::join(kernels, ", "), fmt::join(serial, ", "),
-                     fmt::join(task, ", "), fmt::join(names, ", "));
+    const auto &numbers = p.levels[0].sizes;
+    s += fmt::format("static const pass_spec {0}_spec = {{{1}, &{2}_problem, {3}, {4}, {0}_arguments, {5}, {{{6}}}, {{{7}}}, {{{8}}}, {{{9}}}}};\n"
+                     "static const char *const {0}_names[] = {{{10}}};\n",
+                     f, quoted(f), lib.name + "_" + p.kernel, args.size(), p.levels[0].outputs, numbers.size(),
+                     numbers.empty() ? "0" : fmt::format("{}", fmt::join(numbers, ", ")), fmt::join(kernels, ", "),
+                     fmt::join(serial, ", "), fmt::join(task, ", "), fmt::join(names, ", "));
+    const std::string given = size_parameters(problem, ""), parameters = size_parameters(problem, "int64_t ");
+    const std::string sizes = given.empty() ? "NULL" : "sizes";
+    const std::string gathered = given.empty() ? "" : fmt::format("  const int64_t sizes[] = {{{}}};\n", given.substr(0, given.size() - 2));
     s += fmt::format(
-        "static void {0}_init_all(convsmith_tensor *tensors) {{\n  int i;\n"
-        "  for (i = 0; i < {0}_spec.arguments; i++) describe(&{0}_arguments[i], &tensors[i]);\n}}\n"
+        "static void {0}_init_all(convsmith_tensor *tensors, const int64_t *sizes) {{\n  describe(&{0}_spec, sizes, tensors);\n}}\n"
         "static convsmith_status {0}_run(const convsmith_tensor *tensors, convsmith_error *error) {{\n"
         "  return run_pass(&{0}_spec, tensors, error);\n}}\n"
+        "static size_t {0}_workspace_of(const int64_t *sizes, int32_t threads) {{\n  return workspace_of(&{0}_spec, sizes, threads);\n}}\n"
         "/* The struct is its tensors, one after the other. */\n"
         "typedef char {0}_args_are_tensors[sizeof({0}_args) == {1} * sizeof(convsmith_tensor) ? 1 : -1];\n"
-        "void {0}_init({0}_args *args) {{\n  {0}_init_all((convsmith_tensor *)args);\n}}\n"
+        "void {0}_init({0}_args *args{2}) {{\n{3}  describe(&{0}_spec, {4}, (convsmith_tensor *)args);\n}}\n"
         "convsmith_status {0}(const {0}_args *args, convsmith_error *error) {{\n"
         "  return run_pass(&{0}_spec, (const convsmith_tensor *)args, error);\n}}\n"
-        "size_t {0}_workspace(int32_t threads) {{\n  const int32_t level = chosen_level();\n"
-        "  if (level >= LEVELS) return 0;\n"
-        "  return {0}_spec.serial_bytes[level] + {0}_spec.task_bytes[level] * (size_t)(threads > 0 ? threads : halide_host_cpu_count());\n}}\n\n",
-        f, args.size());
+        "size_t {0}_workspace({5}int32_t threads) {{\n{3}  return workspace_of(&{0}_spec, {4}, threads);\n}}\n\n",
+        f, args.size(), parameters.empty() ? "" : ", " + parameters.substr(0, parameters.size() - 2), gathered, sizes, parameters);
   }
   s += "static const convsmith_pass all_passes[] = {\n";
   for (auto &p : lib.passes) {
     const std::string f = function_name(lib, p);
-    s += fmt::format("    {{{}, {}, {}, {}, {}, {}_names, {}_init_all, {}_run, {}_workspace}},\n", quoted(p.kernel), quoted(p.pass),
-                     quoted(p.problem), p.levels[0].arguments.size(), p.levels[0].outputs, f, f, f, f);
+    s += fmt::format("    {{{1}, {2}, {3}, {4}, {5}, {0}_names, {6}, {7}_size_names, {0}_init_all, {0}_run, {0}_workspace_of}},\n", f,
+                     quoted(p.kernel), quoted(p.pass), quoted(p.problem), p.levels[0].arguments.size(), p.levels[0].outputs,
+                     open_sizes(Problem::parse(p.problem)).size(), lib.name + "_" + p.kernel);
   }
   s += fmt::format(
       "}};\n\n"

@@ -14,7 +14,7 @@ struct KernelJob {
   std::string cpu;                   // tuned for: a CPU's name, or "*"
   std::string records;               // folder; empty: the built-in ones
   std::string schedule, knobs;       // empty: chosen by record or rule
-  int panel = 0;                     // for pack_weight: what the pass it packs for was given
+  int panel = 0, quad = 0;           // for pack_weight: what the pass it packs for was given
   std::string weight;                // .npy in the order of files, made a constant; empty: an argument
   std::string function;              // symbol
   std::string object;                // file to write
@@ -26,27 +26,29 @@ struct KernelArgument {
   struct Dim {
     int axis, extent, multiple;
   };
-  std::string name;
+  std::string name, type;                    // type as in "f32"
   std::vector<std::int64_t> shape, strides;  // logical; strides as `init` gives them
   std::vector<int> memory;                   // logical axes, innermost first
+  std::vector<int> sizes;                    // of each axis the Size that is known only when run, or -1
   int fixed = 0;                             // of `memory`, how many strides may not differ
   std::vector<Dim> dims;
 };
 
 struct KernelResult {
   std::string schedule, knobs, why;
-  int version = 0, panel = 0;
+  int version = 0, panel = 0, quad = 0;
+  std::vector<int> sizes;  // the Sizes that the function takes as numbers
   std::vector<KernelArgument> arguments;
   int outputs = 1;
-  std::int64_t serial_bytes = 0, task_bytes = 0;  // of workspace: once, and a thread
+  std::string serial_bytes = "0", task_bytes = "0";  // of workspace, once and a thread: in C, of sizes s[Size]
   std::int64_t object_bytes = 0;
 };
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelJob, problem, pass, target, cpu, records, schedule, knobs, panel, weight,
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelJob, problem, pass, target, cpu, records, schedule, knobs, panel, quad, weight,
                                    function, object, assembly, loop_nest, assertions)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument::Dim, axis, extent, multiple)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument, name, shape, strides, memory, fixed, dims)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelResult, schedule, knobs, why, version, panel, arguments, outputs,
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument, name, type, shape, strides, memory, sizes, fixed, dims)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelResult, schedule, knobs, why, version, panel, quad, sizes, arguments, outputs,
                                    serial_bytes, task_bytes, object_bytes)
 
 /// A schedule with one setting of its knobs, to be tried.

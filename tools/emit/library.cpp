@@ -112,6 +112,12 @@ struct Job {
   KernelJob job;
 };
 
+// A number, or an expression of the extents known only when run.
+nlohmann::json bytes(const std::string &text) {
+  if (std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); })) return std::stoll(text);
+  return text;
+}
+
 nlohmann::json manifest_of(const EmittedLibrary &lib, const std::vector<KernelRequest> &requests, std::uintmax_t archive_bytes) {
   nlohmann::json m;
   m["name"] = lib.name, m["convsmith"] = version_text, m["abi"] = CONVSMITH_ABI, m["halide"] = halide_version();
@@ -124,7 +130,7 @@ nlohmann::json manifest_of(const EmittedLibrary &lib, const std::vector<KernelRe
       if (p.kernel != r.name) continue;
       nlohmann::json pass = {{"pass", p.pass}, {"function", function_name(lib, p)}};
       for (auto &a : p.levels[0].arguments)
-        pass["arguments"].push_back({{"name", a.name}, {"type", "f32"}, {"extents", a.shape}, {"strides", a.strides}, {"fixed_axes", a.fixed}});
+        pass["arguments"].push_back({{"name", a.name}, {"type", a.type}, {"extents", a.shape}, {"strides", a.strides}, {"fixed_axes", a.fixed}});
       for (size_t l = 0; l < lib.levels.size(); l++) {
         const KernelResult &x = p.levels[l];
         pass["levels"].push_back({{"level", lib.levels[l]},
@@ -132,7 +138,7 @@ nlohmann::json manifest_of(const EmittedLibrary &lib, const std::vector<KernelRe
                                   {"knobs", x.knobs},
                                   {"why", x.why},
                                   {"object_bytes", x.object_bytes},
-                                  {"workspace_bytes", {{"call", x.serial_bytes}, {"thread", x.task_bytes}}}});
+                                  {"workspace_bytes", {{"call", bytes(x.serial_bytes)}, {"thread", bytes(x.task_bytes)}}}});
       }
       k["passes"].push_back(pass);
     }
@@ -206,14 +212,15 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   for (auto &j : packing) {
     const char *packs_for = lib.passes[j.pass].pass == pass_name(PassKind::pack_weight) ? "forward" : "input_gradient";
     for (auto &p : lib.passes)
-      if (p.kernel == lib.passes[j.pass].kernel && p.pass == packs_for) j.job.panel = p.levels[j.level].panel;
+      if (p.kernel == lib.passes[j.pass].kernel && p.pass == packs_for) j.job.panel = p.levels[j.level].panel, j.job.quad = p.levels[j.level].quad;
   }
   compile_all(packing);
   // A caller sees one order of weights whatever level is chosen, so the levels must agree on the packing.
   for (auto &p : lib.passes)
     for (auto &level : p.levels)
-      if (level.panel != p.levels[0].panel)
-        throw Error(fmt::format("kernel {}: the records of its levels ask for panels of {} and {}", p.kernel, p.levels[0].panel, level.panel));
+      if (level.panel != p.levels[0].panel || level.quad != p.levels[0].quad)
+        throw Error(fmt::format("kernel {}: the records of its levels ask for panels of {} and {}, fours {} and {}", p.kernel,
+                                p.levels[0].panel, level.panel, p.levels[0].quad, level.quad));
 
   const std::string header = c_header(lib), source = c_source(lib), base = "lib" + o.name + ".a";
   write_file(staging / (o.name + ".h"), header);

@@ -1,0 +1,215 @@
+#include "layout.h"
+#include <algorithm>
+#include <fmt/format.h>
+
+using namespace Halide;
+
+namespace convsmith {
+namespace {
+
+// Extents known only when run are planned for as these.
+Problem planned(Problem p) {
+  if (p.n == run_time) p.n = 1;
+  for (int a = 0; a < p.rank; a++)
+    if (p.in[a] == run_time) {
+      const std::int64_t window = p.dilation[a] * (p.kernel[a] - 1) + 1;
+      p.in[a] = std::max<std::int64_t>(p.rank == 1 ? 4096 : p.rank == 2 ? 128 : 32, 4 * window);
+      if (p.op != Op::transposed) p.in[a] -= p.pad_lo[a] + p.pad_hi[a] < 0 ? p.pad_lo[a] + p.pad_hi[a] : 0;
+    }
+  return p;
+}
+
+Extent extent(const Workload &w, std::int64_t number, std::int64_t plan, int size) {
+  if (number != run_time) return int(number);
+  return {int(plan), w.sizes.at(size_t(size))};
+}
+
+bool is_depthwise(const Problem &p) { return p.groups > 1 && p.ic == p.groups && p.oc == p.groups; }
+
+std::int64_t volume(const Problem::Extents &e, int rank) {
+  std::int64_t v = 1;
+  for (int a = 0; a < rank; a++) v *= e[a];
+  return v;
+}
+
+}  // namespace
+
+Geometry geometry(const Workload &w) {
+  const Problem &p = w.problem, q = planned(p);
+  const bool swapped = p.op == Op::transposed;
+  const std::int64_t x_channels = p.ic / p.groups, y_channels = p.oc / p.groups;
+  Geometry geo{{},    int(swapped ? x_channels : y_channels), int(swapped ? y_channels : x_channels),
+               int(p.groups), is_depthwise(p), p.op == Op::local, extent(w, p.n, q.n, size_n)};
+  if (geo.depthwise) geo.co = int(p.oc), geo.ci = geo.g = 1;
+  if (p.op == Op::dense) {
+    geo.co = int(p.oc * volume(p.dense_out, p.rank)), geo.ci = int(p.ic * volume(p.in, p.rank));
+    geo.axes = {{1, 1, 1, 1, 1, 0, 0, 0}};
+    return geo;
+  }
+  for (int a = p.rank - 1; a >= 0; a--) {
+    const Extent in = extent(w, p.in[a], q.in[a], size_in + a), out = extent(w, p.out(a), q.out(a), size_out + a);
+    SpatialAxis s{swapped ? out : in, swapped ? in : out, int(p.kernel[a]),  int(p.stride[a]), int(p.dilation[a]),
+                  int(p.pad_lo[a]),   int(p.pad_lo[a]),   int(p.pad_hi[a])};
+    if (p.op == Op::convolution) s.lo -= (s.kernel - 1) * s.dilation, s.dilation = -s.dilation;
+    geo.axes.push_back(s);
+  }
+  return geo;
+}
+
+Side side_of(const Problem &p, bool output) { return output == (p.op != Op::transposed) ? Side::out : Side::in; }
+
+Side vector_side(const Workload &w) {
+  const bool of_input = w.pass == PassKind::input_gradient || w.pass == PassKind::pack_weight_for_input_gradient;
+  return side_of(w.problem, !of_input);
+}
+
+std::vector<Extent> extents(const Geometry &geo, Side side) {
+  std::vector<Extent> e = {geo.channels(side), geo.g};
+  for (auto &a : geo.axes) e.push_back(side == Side::out ? a.out : a.in);
+  e.push_back(geo.n);
+  return e;
+}
+
+std::vector<Extent> tensor_extents(const Workload &w, bool output) {
+  const Problem &p = w.problem, q = planned(p);
+  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(p) ? 1 : int(p.groups);
+  std::vector<Extent> e = {channels / groups, groups};
+  for (int a = p.rank - 1; a >= 0; a--)
+    e.push_back(output ? extent(w, p.out(a), q.out(a), size_out + a) : extent(w, p.in[a], q.in[a], size_in + a));
+  e.push_back(extent(w, p.n, q.n, size_n));
+  return e;
+}
+
+Halide::Type tensor_type(const Problem &p) {
+  switch (p.type) {
+    case Type::f16: return Float(16);
+    case Type::bf16: return BFloat(16);
+    case Type::u8s8: return UInt(8);
+    default: return Float(32);
+  }
+}
+Halide::Type weight_type(const Problem &p) { return p.type == Type::u8s8 ? Int(8) : tensor_type(p); }
+Halide::Type sum_type(const Problem &p) { return p.type == Type::u8s8 ? Int(32) : Float(32); }
+Halide::Type master_type(const Problem &p) { return p.type == Type::u8s8 ? Int(8) : Float(32); }
+Halide::Type bias_type(const Problem &p) { return sum_type(p); }
+Halide::Type output_type(const Problem &p) {
+  if (p.type != Type::u8s8) return tensor_type(p);
+  switch (p.out_type) {
+    case OutType::u8: return UInt(8);
+    case OutType::s8: return Int(8);
+    case OutType::i32: return Int(32);
+    default: return Float(32);
+  }
+}
+
+BufferSpec tensor_spec(const Workload &w, const std::string &name, bool output) {
+  const Problem &p = w.problem;
+  BufferSpec t{name, output ? p.output_shape() : p.input_shape(), {}, {}, 0, output ? output_type(p) : tensor_type(p), {}};
+  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(p) ? 1 : int(p.groups);
+  t.dims = {{1, channels / groups}, {1, groups, channels / groups}};
+  t.sizes = {size_n, -1};
+  for (int a = 0; a < p.rank; a++) t.sizes.push_back((output ? size_out : size_in) + a);
+  for (int a = p.rank + 1; a >= 2; a--) t.dims.push_back({a, int(t.shape[size_t(a)])}), t.memory.push_back(a);
+  t.dims.push_back({0, int(p.n)});
+  // The innermost two axes are dense; rows, planes and batches may lie further apart.
+  if (p.layout == Layout::channels_first) t.memory.push_back(1), t.fixed = 1;
+  else t.memory.insert(t.memory.begin(), 1), t.fixed = 2;
+  t.memory.push_back(0);
+  return t;
+}
+
+BufferSpec operand_spec(const Workload &w, const std::string &name, bool output) {
+  BufferSpec t = tensor_spec(w, name, output);
+  if (w.problem.op != Op::dense) return t;
+  const int elements = int(element_count({t.shape.begin() + 1, t.shape.end()}));
+  t.dims = {{t.memory[0], elements}, {1, 1}, {2, 1}, {0, int(w.problem.n)}};
+  t.fixed = int(t.memory.size()) - 1;
+  return t;
+}
+
+BufferSpec plain_weight_spec(const Workload &w, const std::string &name, Side of) {
+  const Problem &p = w.problem;
+  Workload any = w;  // weights hang on no extent that may be known only when run
+  any.sizes.assign(size_count, Expr(0));
+  const Geometry geo = geometry(any);
+  BufferSpec b{name, p.weight_shape(), {}, {}, 0, weight_type(p), {}};
+  if (p.op == Op::dense) {
+    // Both sides in their tensors' own order of memory.
+    const auto order = [&](int first) {
+      std::vector<int> axes = tensor_spec(w, "", true).memory;
+      axes.pop_back();  // the batch
+      for (int &a : axes) a += first - 1;
+      return axes;
+    };
+    std::vector<int> co = order(0), ci = order(p.rank + 1);
+    b.dims = {{co[0], geo.co}, {ci[0], geo.ci}, {co[0], 1, geo.co}, {0, 1}};
+    b.memory = of == Side::out ? co : ci;
+    b.memory.insert(b.memory.end(), (of == Side::out ? ci : co).begin(), (of == Side::out ? ci : co).end());
+    b.fixed = int(b.memory.size());
+    return b;
+  }
+  const int co = geo.unshared ? p.rank : 0, ci = co + 1;
+  b.dims = {{co, geo.co}, {ci, geo.ci}, {co, geo.g, geo.co}};
+  const bool swapped = of == Side::in && !geo.depthwise;
+  b.memory = swapped ? std::vector<int>{ci, co} : std::vector<int>{co, ci};
+  for (int a = p.rank - 1; a >= 0; a--) b.dims.push_back({ci + 1 + a, int(p.kernel[a])}), b.memory.push_back(ci + 1 + a);
+  for (int a = p.rank - 1; a >= 0 && geo.unshared; a--) b.dims.push_back({a, int(p.out(a))}), b.memory.push_back(a);
+  if (geo.unshared && along_space(geo.channels(of))) {
+    const auto innermost = std::find(b.memory.begin(), b.memory.end(), p.rank - 1);
+    std::rotate(b.memory.begin(), innermost, innermost + 1);
+  }
+  b.fixed = int(b.memory.size());
+  return b;
+}
+
+BufferSpec weight_spec(const Workload &w, const std::string &name, Side of) {
+  Workload any = w;
+  any.sizes.assign(size_count, Expr(0));
+  const Geometry geo = geometry(any);
+  if (geo.depthwise) of = Side::out;
+  if (!w.panel && !w.quad) return plain_weight_spec(w, name, of);
+  const int vector = geo.channels(of), other = of == Side::out ? geo.ci : geo.co;
+  std::vector<int> e = {w.panel, other};
+  if (w.quad) e = {w.quad, vector, (other + w.quad - 1) / w.quad};
+  for (auto &a : geo.axes) e.push_back(a.kernel);
+  if (!w.quad) e.push_back((vector + w.panel - 1) / w.panel);
+  e.push_back(geo.g);
+  BufferSpec packed{name, {e.rbegin(), e.rend()}, {}, {}, int(e.size()), weight_type(w.problem), {}};
+  for (int d = 0; d < packed.fixed; d++)
+    packed.memory.push_back(packed.fixed - 1 - d), packed.dims.push_back({packed.fixed - 1 - d, e[size_t(d)]});
+  return packed;
+}
+
+BufferSpec channel_spec(const Workload &w, const std::string &name, Halide::Type type) {
+  const Problem &p = w.problem;
+  const int groups = is_depthwise(p) ? 1 : int(p.groups), within = int(p.oc) / groups;
+  return {name, p.bias_shape(), {0}, {{0, within}, {0, groups, within}}, 1, type, {}};
+}
+
+Index channel_index(const Workload &w, const Index &at) {
+  const Problem &p = w.problem;
+  if (p.op != Op::dense) return {at[0], at[1]};
+  const int channels = int(p.oc), positions = int(volume(p.dense_out, p.rank));
+  return {p.layout == Layout::channels_last ? at[0] % channels : at[0] / positions, 0};
+}
+
+BufferSpec scalar_spec(const std::string &name, Halide::Type type) { return {name, {1}, {0}, {{0, 1}}, 1, type, {}}; }
+
+std::string size_name(const Problem &p, int size) {
+  if (size == size_n) return "n";
+  const int axis = (size - size_in) % 3;
+  return fmt::format("{}_{}", size < size_out ? "in" : "out", "dhw"[3 - p.rank + axis]);
+}
+
+std::vector<int> run_time_sizes(const Workload &w) {
+  std::vector<bool> found(size_count, false);
+  for (auto &b : find_operator(w).buffers(w))
+    for (size_t a = 0; a < b.sizes.size(); a++)
+      if (b.sizes[a] >= 0 && b.shape[a] == run_time) found[size_t(b.sizes[a])] = true;
+  std::vector<int> sizes;
+  for (int s = 0; s < size_count; s++)
+    if (found[size_t(s)]) sizes.push_back(s);
+  return sizes;
+}
+
+}  // namespace convsmith
