@@ -3,6 +3,7 @@
 #pragma once
 #include "convsmith/problem.h"
 #include "convsmith/tensor.h"
+#include <array>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -16,32 +17,43 @@ template<class T> struct Sum3 {
   void add(T a, T b) { sum += a * b, magnitude += std::abs(a) * std::abs(b), length++; }
 };
 
-/// Dense row-major copies of the logical tensors [N,C,*S], [OC,IC/groups,*K], [OC]; bias empty where there is none.
+/// The operands in logical row-major order: x and dy [N, C, *spatial], weights as in files, bias [OC], residual as y;
+/// bias and residual empty where there is none.
+template<class T> struct Operands {
+  std::vector<T> x, weight, bias, residual, dy;
+};
+
+/// Every extent of the problem is known.
 template<class T> class Reference {
  public:
-  Reference(const Problem &, const Tensor &x, const Tensor &weight, const Tensor &bias, const Tensor &dy);
+  Reference(const Problem &, Operands<T>);
 
-  /// At a logical index of the result, in row-major order. y is the sum with its bias, before the activation.
+  /// At a logical index of the result, in row-major order. y is the sum with its bias and residual, before the activation.
   Sum3<T> y(std::int64_t element) const;
   Sum3<T> dx(std::int64_t element) const;
   Sum3<T> dw(std::int64_t element) const;
   Sum3<T> db(std::int64_t element) const;
 
-  void set_dy(std::vector<T> dy) { dy_ = std::move(dy); }
-  const std::vector<T> &x() const { return x_; }
-  const std::vector<T> &weight() const { return weight_; }
-  const std::vector<T> &dy() const { return dy_; }
+  void set_dy(std::vector<T> dy) { o_.dy = std::move(dy); }
 
  private:
   // Along an axis: the input that output o reads with tap k, or -1 for a zero; and the (o, k) that read an input.
+  // A dense problem has a tap for each input.
   struct AxisTable {
     std::int64_t in, out, kernel;
     std::vector<std::int64_t> source;
     std::vector<std::vector<std::pair<std::int64_t, std::int64_t>>> readers;
   };
-  Problem problem_;
+  using Three = std::array<std::int64_t, 3>;
+  std::int64_t weight_index(std::int64_t oc, std::int64_t c, const Three &o, const Three &k) const;
+  std::int64_t flat(const Three &at, std::int64_t AxisTable::*extent) const;
+  Three split(std::int64_t flat, std::int64_t AxisTable::*extent) const;
+  std::int64_t volume(std::int64_t AxisTable::*extent) const;
+
+  Problem p_;
+  std::int64_t icg_, ocg_;        // input and output channels of a group
   std::vector<AxisTable> axes_;  // three, the missing ones of extent 1; outermost first
-  std::vector<T> x_, weight_, bias_, dy_;
+  Operands<T> o_;
 };
 
 extern template class Reference<double>;
@@ -54,7 +66,7 @@ inline double real_data_bound(const Sum3<double> &s) {
   return std::min(k + 2, 2 + 6 * std::sqrt(k)) * u * s.magnitude + u * std::abs(s.sum);
 }
 
-/// The elements of a tensor in logical row-major order.
+/// The elements of a tensor of any type in logical row-major order.
 template<class T> std::vector<T> dense(const Tensor &t);
 
 }  // namespace convsmith

@@ -1,0 +1,24 @@
+// Each activation in double, with the error that generated code may add to it.
+#pragma once
+#include "convsmith/problem.h"
+
+namespace convsmith {
+
+/// The value and slope at a pre-activation; a kink belongs to its flat side.
+double activated(const Activation &, double pre);
+double activation_slope(const Activation &, double pre);
+/// The slope by the output alone; of activations whose output tells it.
+double slope_from_output(const Activation &, double y);
+
+/// Whether f32 gives the value of an exact pre-activation exactly, but for one rounding.
+bool is_exact(const Activation &);
+/// The largest slope.
+double steepness(const Activation &);
+/// Of the computed value and slope at an exact pre-activation. With u = 2^-24: sigmoid 8u of the value, tanh 8u, silu 10u,
+/// gelu 2^-21 |pre|; slopes 16u (1 + |pre|), of gelu 2^-20 (1 + |pre|). Clamping of exponents at 87 adds 2^-120.
+double value_error(const Activation &, double pre);
+double slope_error(const Activation &, double pre);
+/// How far the slope may be off where the pre-activation is off by `error`: the jump of a kink within it counts whole.
+double slope_change(const Activation &, double pre, double error);
+
+}  // namespace convsmith
