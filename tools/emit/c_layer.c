@@ -182,7 +182,7 @@ static void select_threads(int32_t threads) {
 /* ---- Calls ---- */
 
 static const char *const type_names[] = {"f32", "f16", "bf16", "u8", "s8", "i32"};
-static const uint8_t type_codes[] = {2, 2, 3, 1, 0, 0}, type_bits[] = {32, 16, 16, 8, 8, 32};
+static const uint8_t type_codes[] = {2, 2, 4, 1, 0, 0}, type_bits[] = {32, 16, 16, 8, 8, 32};
 
 /* The extents known only when run, s[Size]: n, then those of the input and of the output, each in the order D, H, W. */
 enum { SIZE_N, SIZE_IN, SIZE_OUT = SIZE_IN + 3, SIZES = SIZE_OUT + 3 };
@@ -398,6 +398,38 @@ static convsmith_status check(const pass_spec *p, const convsmith_tensor *tensor
   return CONVSMITH_OK;
 }
 
+/* An element's bytes for each of a tensor's elements, from the same place of another tensor, or zero. */
+static void copy_or_zero(const convsmith_tensor *to, const convsmith_tensor *from) {
+  const int64_t bytes = type_bits[to->type] / 8, count = elements_of(to);
+  int64_t i;
+  for (i = 0; i < count; i++) {
+    int64_t rest = i, t = 0, f = 0;
+    int d;
+    for (d = to->rank - 1; d >= 0; d--) {
+      const int64_t at = rest % to->extent[d];
+      rest /= to->extent[d], t += at * to->stride[d];
+      if (from) f += at * from->stride[d];
+    }
+    if (from) memcpy((char *)to->data + t * bytes, (const char *)from->data + f * bytes, (size_t)bytes);
+    else memset((char *)to->data + t * bytes, 0, (size_t)bytes);
+  }
+}
+
+/* Of an empty batch nothing is read: a sum over it is zero, and a training step leaves weight_out and bias_out as they
+   came in. */
+static void run_empty(const pass_spec *p, const convsmith_tensor *tensors) {
+  int o, i;
+  for (o = p->arguments - p->outputs; o < p->arguments; o++) {
+    const convsmith_tensor *from = NULL;
+    const char *name = p->argument[o].name;
+    for (i = 0; i < p->arguments - p->outputs; i++) {
+      const size_t length = strlen(p->argument[i].name);
+      if (!strncmp(name, p->argument[i].name, length) && !strcmp(name + length, "_out")) from = &tensors[i];
+    }
+    copy_or_zero(&tensors[o], from);
+  }
+}
+
 static size_t workspace_of(const pass_spec *p, const int64_t *given, int32_t threads) {
   const int32_t level = chosen_level();
   int64_t s[SIZES];
@@ -423,6 +455,10 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
   if (!tensors) return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: expected arguments, got a null pointer", p->function);
   status = check(p, tensors, s, error);
   if (status != CONVSMITH_OK) return status;
+  if (s[SIZE_N] == 0) {
+    run_empty(p, tensors);
+    return CONVSMITH_OK;
+  }
   arguments[next++] = &context;
   for (i = 0; i <= p->arguments; i++) {
     const argument_spec *a = &p->argument[i];
@@ -443,8 +479,6 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
       dims[i][d].extent = a->size[spec->axis] >= 0 ? (int32_t)tensors[i].extent[spec->axis] : spec->extent;
       dims[i][d].stride = (int32_t)(stride * spec->multiple);
     }
-    /* Of an empty tensor nothing is touched, but a kernel wants an address. */
-    if (!b->host) b->host = (uint8_t *)buffers;
     arguments[next++] = b;
   }
   if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);

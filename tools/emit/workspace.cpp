@@ -29,7 +29,19 @@ class CText : public Internal::IRVisitor {
   void visit(const Internal::IntImm *op) override { text_ += "(int64_t)" + std::to_string(op->value); }
   void visit(const Internal::UIntImm *op) override { text_ += std::to_string(op->value); }
   void visit(const Internal::Cast *op) override { op->value.accept(this); }
+  void visit(const Internal::Let *op) override {
+    std::string before;
+    before.swap(text_);
+    op->value.accept(this);
+    lets_[op->name] = text_;
+    text_.swap(before);
+    op->body.accept(this);
+  }
   void visit(const Internal::Variable *op) override {
+    if (const auto let = lets_.find(op->name); let != lets_.end()) {
+      text_ += let->second;
+      return;
+    }
     const auto size = sizes_.find(op->name);
     if (size == sizes_.end()) throw std::logic_error("workspace: an extent hangs on " + op->name);
     text_ += "s[" + std::to_string(size->second) + "]";
@@ -60,6 +72,7 @@ class CText : public Internal::IRVisitor {
   using Call = Internal::Call;
 
   const std::map<std::string, int> &sizes_;
+  std::map<std::string, std::string> lets_;
   std::string text_;
 };
 
@@ -67,7 +80,8 @@ class Allocations : public Internal::IRVisitor {
  public:
   Expr serial = Internal::make_zero(Int(64)), task = Internal::make_zero(Int(64));
 
-  explicit Allocations(const Module &module) {
+  Allocations(const Module &module, const std::map<std::string, int> &sizes) {
+    for (auto &[name, size] : sizes) known_[name] = Internal::Interval::single_point(Internal::Variable::make(Int(32), name));
     // A loop's bounds are where it is started, so that its body comes after.
     const auto is_body = [](const Internal::LoweredFunc &f) { return f.linkage == LinkageType::Internal; };
     for (const Internal::LoweredFunc &f : module.functions())
@@ -113,7 +127,11 @@ class Allocations : public Internal::IRVisitor {
 
   void visit(const Internal::LetStmt *op) override {
     op->value.accept(this);
-    Internal::ScopedBinding<Internal::Interval> bind(bounds_, op->name, between(op->value, op->value));
+    // The body of a parallel loop reads what was known around the loop, under the same names, from its closure.
+    Internal::Interval interval = between(op->value, op->value);
+    if (interval.is_everything() && known_.count(op->name)) interval = known_.at(op->name);
+    else known_[op->name] = interval;
+    Internal::ScopedBinding<Internal::Interval> bind(bounds_, op->name, interval);
     op->body.accept(this);
   }
 
@@ -145,6 +163,7 @@ class Allocations : public Internal::IRVisitor {
   }
 
   Internal::Scope<Internal::Interval> bounds_;
+  std::map<std::string, Internal::Interval> known_;
   std::map<std::string, Internal::Interval> parallel_loops_;
   Expr serial_now_ = Internal::make_zero(Int(64)), task_now_ = Internal::make_zero(Int(64));
   bool in_task_ = false;
@@ -160,7 +179,7 @@ std::string text_of(const Expr &e, const std::map<std::string, int> &sizes) {
 Workspace workspace_of(const Module &module, const Problem &p, const std::vector<int> &sizes) {
   std::map<std::string, int> named;
   for (const int size : sizes) named["size_" + size_name(p, size)] = size;
-  const Allocations a(module);
+  const Allocations a(module, named);
   return {text_of(a.serial, named), text_of(a.task, named)};
 }
 
