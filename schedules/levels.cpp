@@ -10,43 +10,49 @@ namespace {
 
 struct Level {
   const char *name;
+  Target::Arch arch;
   std::vector<Target::Feature> features;
 };
 
-// Each holds the features of the one after it.
+// Of one machine each holds the features of the ones after it.
 const std::vector<Level> &levels() {
-  static const std::vector<Target::Feature> sse2, avx2 = {Target::SSE41, Target::AVX, Target::AVX2, Target::F16C, Target::FMA};
+  static const std::vector<Target::Feature> avx2 = {Target::SSE41, Target::AVX, Target::AVX2, Target::F16C, Target::FMA};
   static const std::vector<Level> all = [] {
     auto skylake = avx2;
     skylake.insert(skylake.end(), {Target::AVX512, Target::AVX512_Skylake});
     auto vnni = skylake;
     vnni.insert(vnni.end(), {Target::AVX512_Cannonlake, Target::AVX512_Zen4});
-    return std::vector<Level>{{"x86-64-avx512-vnni", vnni}, {"x86-64-avx512", skylake}, {"x86-64-avx2", avx2}, {"x86-64", sse2}};
+    return std::vector<Level>{{"x86-64-avx512-vnni", Target::X86, vnni}, {"x86-64-avx512", Target::X86, skylake},
+                              {"x86-64-avx2", Target::X86, avx2},        {"x86-64", Target::X86, {}},
+                              {"arm-64-dotprod", Target::ARM, {Target::ARMDotProd}}, {"arm-64", Target::ARM, {}}};
   }();
   return all;
 }
 
-Target target_of(const Level &level) { return Target(Target::Linux, Target::X86, 64, level.features); }
+Target target_of(const Level &level) { return Target(Target::Linux, level.arch, 64, level.features); }
 
-bool has_all(const Target &t, const Level &level) {
-  return std::all_of(level.features.begin(), level.features.end(), [&](auto f) { return t.has_feature(f); });
+// The best level that a target has; null where it is of another machine.
+const Level *level_of(const Target &t) {
+  if (t.bits != 64 || t.os != Target::Linux) return nullptr;
+  for (auto &level : levels())
+    if (t.arch == level.arch && std::all_of(level.features.begin(), level.features.end(), [&](auto f) { return t.has_feature(f); }))
+      return &level;
+  return nullptr;
 }
 
 }  // namespace
 
 std::string level_name(const Target &t) {
-  if (t.arch == Target::X86 && t.bits == 64 && t.os == Target::Linux)
-    for (auto &level : levels())
-      if (has_all(t, level)) return level.name;
-  return t.to_string();
+  const Level *level = level_of(t);
+  return level ? level->name : t.to_string();
 }
+
+std::string baseline(const Target &t) { return t.arch == Target::ARM ? "arm-64" : "x86-64"; }
 
 Target host_target() {
   const Target host = get_host_target();
-  if (host.arch == Target::X86 && host.bits == 64 && host.os == Target::Linux)
-    for (auto &level : levels())
-      if (has_all(host, level)) return target_of(level);
-  return host;
+  const Level *level = level_of(host);
+  return level ? target_of(*level) : host;
 }
 
 std::vector<Target> parse_targets(std::string_view list) {
@@ -57,7 +63,7 @@ std::vector<Target> parse_targets(std::string_view list) {
     at = comma + 1;
     std::vector<Target> found;
     for (auto &level : levels())
-      if (word == level.name || word == "all") found.push_back(target_of(level));
+      if (word == level.name || (word == "all" && level.arch == Target::X86)) found.push_back(target_of(level));
     if (word == "host") found = {host_target()};
     if (found.empty()) {
       std::string known;
@@ -65,20 +71,18 @@ std::vector<Target> parse_targets(std::string_view list) {
       // Halide knows many machines; this build makes code, a C layer and a dispatch for those that it was proven on.
       if (!Target::validate_target_string(word))
         throw Error(fmt::format("target: expected {}all, host or a Halide target, got \"{}\"", known, word));
-      const Target t(word);
-      if (t.arch != Target::X86 || t.bits != 64 || t.os != Target::Linux)
-        throw Error(fmt::format("target {} is not available yet: expected {}all or host", word, known));
-      found = parse_targets(level_name(t));
+      const Level *level = level_of(Target(word));
+      if (!level) throw Error(fmt::format("target {} is not available yet: expected {}all or host", word, known));
+      found = {target_of(*level)};
     }
     for (auto &t : found)
       if (std::find(targets.begin(), targets.end(), t) == targets.end()) targets.push_back(t);
   }
-  auto rank = [](const Target &t) {
-    size_t i = 0;
-    while (level_name(t) != levels()[i].name) i++;
-    return i;
-  };
+  const auto rank = [](const Target &t) { return level_of(t) - levels().data(); };
   std::sort(targets.begin(), targets.end(), [&](auto &a, auto &b) { return rank(a) < rank(b); });
+  for (auto &t : targets)
+    if (t.arch != targets[0].arch)
+      throw Error(fmt::format("target {}: expected targets of one machine, got {} and {}", list, level_name(targets[0]), level_name(t)));
   return targets;
 }
 

@@ -7,10 +7,14 @@
 
 namespace convsmith {
 
-/// "x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512-vnni", or, elsewhere, the target's own text.
+/// "x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512-vnni", "arm-64", "arm-64-dotprod", or, elsewhere, the
+/// target's own text.
 std::string level_name(const Halide::Target &);
 
-/// Targets from "T,T…": level names, `all` (the four x86 levels), `host`, or Halide's own texts. Best level first.
+/// The level that every machine of a target's kind has.
+std::string baseline(const Halide::Target &);
+
+/// Targets from "T,T…", all of one kind of machine: level names, `all` (the four x86 levels), `host`, or Halide's own texts. Best level first.
 /// Throws Error that says what is known.
 std::vector<Halide::Target> parse_targets(std::string_view list);
 

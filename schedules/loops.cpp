@@ -161,7 +161,9 @@ LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
   std::vector<Loop> store = l.tile;
   int lanes = l.lanes;
   if (s.dense && l.tile_extent[s.dense] > 1) {  // the tile is transposed on its way to memory
-    std::rotate(store.begin(), store.begin() + s.dense, store.begin() + s.dense + 1);
+    int at = 0;  // among the axes that are tiled
+    for (int a = 1; a <= s.dense; a++) at += l.tile_extent[a] > 1;
+    std::rotate(store.begin(), store.begin() + at, store.begin() + at + 1);
     for (lanes = l.lanes; l.tile_extent[s.dense] % lanes; lanes--) {}
   }
   s.out.reorder(join(join(store, l.residue), l.middle, l.block));

@@ -49,7 +49,7 @@ Call::Call(const Library &library, const std::string &kernel, const std::string 
   }
   if (!pass) throw Error("no pass " + name + " of " + kernel);
   descriptors.resize(static_cast<std::size_t>(pass->arguments));
-  pass->init(descriptors.data());
+  pass->init(descriptors.data(), nullptr);
   for (int i = 0; i < pass->arguments; i++) {
     tensors.emplace_back(descriptors[i]);
     if (writes(i)) tensors.back().fill(77);

@@ -13,7 +13,16 @@
 namespace convsmith {
 namespace {
 
-// Two at a time: each compiles in a child of its own.
+// What a gate says of a problem; empty where it passes.
+std::string failure(const Problem &p, const GateOptions &options, std::vector<GateFigures> *figures = nullptr) {
+  try {
+    const auto found = gate(p, options);
+    if (figures) *figures = found;
+  } catch (const std::exception &e) { return e.what(); }
+  return "";
+}
+
+// Two at a time: each compiles in a child of its own. A problem that fails is shrunk to the smallest that still does.
 void gate_all(const std::vector<Problem> &problems, const GateOptions &options) {
   std::atomic<size_t> next = 0;
   std::mutex lock;
@@ -21,15 +30,16 @@ void gate_all(const std::vector<Problem> &problems, const GateOptions &options) 
   std::vector<std::string> failures;
   auto work = [&] {
     for (size_t i; (i = next++) < problems.size();) {
-      try {
-        for (auto &g : gate(problems[i], options)) {
-          std::lock_guard held(lock);
-          exact += g.figures.exact_elements, kernels++;
-        }
-      } catch (const std::exception &e) {
-        std::lock_guard held(lock);
-        failures.push_back(fmt::format("\"{}\": {}", problems[i].str(), e.what()));
+      std::vector<GateFigures> figures;
+      const std::string what = failure(problems[i], options, &figures);
+      std::string smallest;
+      if (!what.empty()) {
+        const Problem p = shrunk(problems[i], [&](const Problem &q) { return !failure(q, options).empty(); });
+        smallest = fmt::format("\"{}\": {}\n  smallest that fails: \"{}\": {}", problems[i].str(), what, p.str(), failure(p, options));
       }
+      std::lock_guard held(lock);
+      for (auto &g : figures) exact += g.figures.exact_elements, kernels++;
+      if (!what.empty()) failures.push_back(smallest);
     }
   };
   std::thread other(work);
@@ -43,7 +53,7 @@ void gate_all(const std::vector<Problem> &problems, const GateOptions &options) 
 // Splits the random problems over several tests, so that they can run beside each other.
 void gate_random(int part) {
   const char *count = std::getenv("CONVSMITH_PROBLEMS");
-  const int problems = (count ? std::atoi(count) : 300) / 4;
+  const int problems = (count ? std::atoi(count) : 500) / 4;
   const std::uint64_t seed = test_seed();
   std::cout << fmt::format("CONVSMITH_SEED={}\n", seed);
   std::mt19937_64 random(seed * 4 + std::uint64_t(part));
@@ -75,6 +85,16 @@ TEST(Gate, LayersAtEverySchedule) {
            "n=4 ic=16 oc=24 in=20x20 kernel=5 pad=2 layout=channels_first",
            "n=3 in=120x130 kernel=5 pad=2 border=replicate",
            "ic=50 oc=10 in=17x31 kernel=3 pad=1",
+           "op=transposed ic=64 oc=32 in=14x14 kernel=4 stride=2 pad=1 bias=1 activation=relu",
+           "op=local n=4 ic=8 oc=16 in=24x24 kernel=3 pad=1",
+           "op=local n=3 in=40x50 kernel=5 pad=2 border=reflect",
+           "op=dense n=16 ic=16 in=12x12 oc=40 bias=1",
+           "ic=32 oc=64 in=28x28 kernel=3 pad=1 border=reflect residual=1 activation=leaky_relu:0.1",
+           "ic=32 oc=64 in=28x28 kernel=3 pad=1 type=f16 save=pre activation=gelu bias=1",
+           "ic=32 oc=64 in=28x28 kernel=3 pad=1 type=bf16",
+           "ic=64 oc=64 in=28x28 kernel=3 pad=1 type=u8s8 out_type=u8 scale=channel bias=1",
+           "n=? ic=32 oc=48 in=?x? kernel=3 stride=2 pad=1 bias=1 activation=relu",
+           "n=? in=?x? kernel=5 pad=2 border=replicate",
        })
     list.push_back(Problem::parse(text));
   gate_all(list, {});
@@ -86,6 +106,9 @@ TEST(Gate, KnobsAtTheirExtremes) {
            "ic=5 oc=19 in=13x17 kernel=3x2 stride=2x1 pad=1 bias=1",
            "ic=9 oc=16 groups=1 in=40 kernel=5 dilation=2 pad=3:1",
            "ic=16 oc=16 groups=16 in=24x24 kernel=3 pad=1",
+           "op=local n=3 ic=2 oc=9 in=9x11 kernel=3x2 stride=2x1 pad=1",
+           "ic=6 oc=19 in=13x9 kernel=3x2 pad=1 type=u8s8 out_type=s8",
+           "n=? ic=5 oc=19 in=?x? kernel=3x2 stride=2x1 pad=1",
        })
     list.push_back(Problem::parse(text));
   GateOptions o;

@@ -142,10 +142,18 @@ struct Pass {
     P::run(a);
     return CONVSMITH_OK;
   }
-  static size_t workspace(int32_t) { return 0; }
+  // The batch is the only extent that a problem here leaves open.
+  static void init(convsmith_tensor *a, const int64_t *sizes) {
+    P::init(a);
+    for (std::size_t i = 0; sizes && i < std::size(P::names); i++)
+      if (a[i].extent[0] == CONVSMITH_RUN_TIME) a[i].extent[0] = sizes[0];
+  }
+  static size_t workspace(const int64_t *, int32_t) { return 0; }
+  static constexpr const char *size_names[] = {"n"};
   static constexpr convsmith_pass entry(const Geometry &g, const char *pass) {
-    return {g.kernel_name, pass, g.problem, static_cast<int32_t>(std::size(P::names)), 1, P::names,
-            P::init,       run,  workspace};
+    const bool open = std::string_view(g.problem).find("n=?") != std::string_view::npos;
+    return {g.kernel_name, pass, g.problem, static_cast<int32_t>(std::size(P::names)), 1, P::names, open ? 1 : 0, size_names,
+            init, run, workspace};
   }
 };
 
@@ -266,8 +274,8 @@ const convsmith_pass passes[] = {Pass<Forward<edge>>::entry(edge, "forward"),
                                  Pass<Forward<batch>>::entry(batch, "forward"),
                                  Pass<InputGradient<batch>>::entry(batch, "input_gradient"),
                                  Pass<WeightGradient<batch>>::entry(batch, "weight_gradient"),
-                                 {"constant", "forward", "in=6x8 kernel=1x2", 2, 1, ForwardConstant::names,
-                                  ForwardConstant::init, Pass<ForwardConstant>::run, Pass<ForwardConstant>::workspace}};
+                                 {"constant", "forward", "in=6x8 kernel=1x2", 2, 1, ForwardConstant::names, 0, nullptr,
+                                  Pass<ForwardConstant>::init, Pass<ForwardConstant>::run, Pass<ForwardConstant>::workspace}};
 
 const char *const levels[] = {"plain", "unavailable"};
 

@@ -1,13 +1,17 @@
-// Problems for the exact gate: small, odd, and over every key that is built.
+// Problems for the exact gate: small, odd, and over every key of the grammar.
 #pragma once
 #include "convsmith/problem.h"
 #include <cstdint>
+#include <functional>
 #include <random>
 
 namespace convsmith {
 
 /// A valid problem of at most `most_products` multiplications forward.
 Problem random_problem(std::mt19937_64 &random, std::int64_t most_products = 2'000'000);
+
+/// A problem that fails, made smaller word by word as long as it still does, in at most `tries` trials.
+Problem shrunk(Problem, const std::function<bool(const Problem &)> &fails, int tries = 80);
 
 /// $CONVSMITH_SEED, else one that changes by the day, so that runs differ and each can be repeated.
 std::uint64_t test_seed();

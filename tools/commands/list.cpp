@@ -9,14 +9,15 @@ namespace {
 
 nlohmann::json everything() {
   nlohmann::json j;
-  j["operators"] = {"correlation", "convolution"};
+  j["operators"] = {"correlation", "convolution", "transposed", "local", "dense"};
   for (const char *pass : {"forward", "input_gradient", "weight_gradient", "bias_gradient", "activation_gradient",
                            "pack_weight", "pack_weight_for_input_gradient", "train_step"})
     j["passes"].push_back(pass);
   for (const Schedule *s : schedules()) j["schedules"].push_back(fmt::format("{}@{}", s->name, s->version));
   const std::string own = level_name(host_target());
-  for (auto &t : parse_targets("all"))
-    j["targets"].push_back(level_name(t) + (level_name(t) == own ? " (this machine)" : ""));
+  for (const char *machine : {"all", "arm-64-dotprod,arm-64"})
+    for (auto &t : parse_targets(machine))
+      j["targets"].push_back(level_name(t) + (level_name(t) == own ? " (this machine)" : ""));
   j["records"] = nlohmann::json::array();
   const RecordBook book = RecordBook::built_in();
   for (auto &r : book.records())

@@ -1,11 +1,14 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <algorithm>
+#include <charconv>
 #include <iostream>
 #include <map>
 #include "command.h"
 #include "convsmith/error.h"
 #include "convsmith/library.h"
 #include "convsmith/npy.h"
+#include "generators/stages.h"
 
 namespace convsmith {
 namespace {
@@ -16,7 +19,7 @@ constexpr const char *named[] = {"x", "weight", "bias", "dy", "y"};
 struct RunArguments {
   std::string problem, pass, out;
   std::map<std::string, std::string> files;  // by argument name
-  std::vector<std::string> tensors, outputs;
+  std::vector<std::string> tensors, outputs, sizes;
 };
 
 std::pair<std::string, std::string> name_and_file(const std::string &option, const std::string &text) {
@@ -30,6 +33,57 @@ std::pair<std::string, std::string> name_and_file(const std::string &option, con
 std::string option(const std::string &name) {
   const bool own = std::find(std::begin(named), std::end(named), name) != std::end(named);
   return own ? fmt::format("--{} ", name) : fmt::format("--tensor {}=", name);
+}
+
+// The type of each tensor that a pass reads or writes.
+std::map<std::string, convsmith_type> types_of(const Problem &p, PassKind pass) {
+  std::map<std::string, convsmith_type> types;
+  for (auto &b : find_operator({p, pass, {}}).buffers({p, pass, {}})) {
+    const auto &t = b.type;
+    types[b.name] = t.is_bfloat() ? CONVSMITH_BF16
+                    : t.is_float() ? (t.bits() == 16 ? CONVSMITH_F16 : CONVSMITH_F32)
+                    : t.is_uint()  ? CONVSMITH_U8
+                    : t.bits() == 8 ? CONVSMITH_S8 : CONVSMITH_I32;
+  }
+  return types;
+}
+
+// The extents that the problem leaves open: what --size says, else x's own, else what follows from an output of stride 1.
+Shape open_sizes(const Pass &pass, const Problem &p, const std::map<std::string, Tensor> &given,
+                 const std::vector<std::string> &said) {
+  const std::vector<std::string> names = pass.size_names();
+  std::map<std::string, std::int64_t> known;
+  for (auto &text : said) {
+    const auto [name, number] = name_and_file("--size", text);
+    std::int64_t value = -1;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+    if (error != std::errc() || end != number.data() + number.size() || value < 0)
+      throw Error(fmt::format("--size {}: expected NAME=NUMBER", text));
+    if (!std::count(names.begin(), names.end(), name))
+      throw Error(fmt::format("--size {}: expected one of {}", text, names.empty() ? "none: no extent is open" : fmt::format("{}", fmt::join(names, ", "))));
+    known[name] = value;
+  }
+  const auto shape = [&](const char *name) {
+    const auto t = given.find(name);
+    return t != given.end() && t->second.rank() == p.rank + 2 ? t->second.shape() : Shape();
+  };
+  const Shape x = shape("x");
+  Shape y;
+  for (const char *name : {"dy", "y", "target", "pre"})
+    if (y.empty()) y = shape(name);
+  Shape sizes;
+  for (auto &name : names) {
+    const int axis = name == "n" ? -1 : int(std::string_view("dhw").find(name.back())) - (3 - p.rank);
+    if (known.count(name)) sizes.push_back(known[name]);
+    else if (!x.empty()) sizes.push_back(x[size_t(axis < 0 ? 0 : axis + 2)]);
+    else if (!y.empty() && axis < 0) sizes.push_back(y[0]);
+    else if (!y.empty() && p.stride[size_t(axis)] == 1) {
+      const size_t a = size_t(axis);
+      const std::int64_t change = p.dilation[a] * (p.kernel[a] - 1) - p.pad_lo[a] - p.pad_hi[a];
+      sizes.push_back(y[a + 2] + (p.op == Op::transposed ? -change - p.out_pad[a] : change));
+    } else throw Error(fmt::format("--size: expected {}=NUMBER, as no tensor that the pass reads tells it", name));
+  }
+  return sizes;
 }
 
 void run(RunArguments a, const Settings &s) {
@@ -53,16 +107,20 @@ void run(RunArguments a, const Settings &s) {
 
   // Read before anything is compiled: a bad file is said at once.
   std::map<std::string, Tensor> given;
+  auto types = types_of(r.problem, kind);
+  if (types.count("weight")) types["weight"] = r.problem.type == Type::u8s8 ? CONVSMITH_S8 : CONVSMITH_F32;  // before packing
   for (auto &[name, file] : a.files)
-    if (!file.empty()) given.emplace(name, read_npy(file)), require_finite(given.at(name), file);
+    if (!file.empty())
+      given.emplace(name, read_npy(file, types.count(name) ? types[name] : CONVSMITH_F32)), require_finite(given.at(name), file);
 
   const Library library = load_kernel(r, s);
   const Pass pass = library.pass(kernel_name, pass_name(kind));
   const int inputs = pass.arguments() - pass.outputs();
+  const Shape sizes = open_sizes(pass, r.problem, given, a.sizes);
   std::vector<std::pair<std::string, Tensor>> tensors;
   for (int i = 0; i < pass.arguments(); i++) {
     const std::string name = pass.argument_name(i);
-    Tensor t = pass.make(name);
+    const Tensor t(pass.describe(name, sizes));
     if (i < inputs) {
       const auto from = given.find(name);
       if (from == given.end())
@@ -75,7 +133,7 @@ void run(RunArguments a, const Settings &s) {
                                            : std::nullopt;
       if (packer && packer->name() != pass.name())
         (*packer)({{"from", with_leading_ones(from->second, r.problem.weight_shape(), source)}, {"weight", t}});
-      else t.copy_from(with_leading_ones(from->second, t.shape(), source));
+      else t.copy_from(with_leading_ones(from->second, t.shape(), source).as(t.type()));
     }
     tensors.push_back({name, t});
   }
@@ -98,8 +156,8 @@ void run(RunArguments a, const Settings &s) {
     const auto &[name, t] = tensors[size_t(i)];
     nlohmann::json o = {{"name", name}, {"shape", t.shape()}};
     if (const auto file = outputs.find(name); file != outputs.end())
-      write_npy(file->second, t), o["file"] = file->second;
-    if (t.elements() == 1) o["value"] = t.at(Shape(size_t(t.rank()), 0));
+      write_npy(file->second, t.type() == CONVSMITH_BF16 ? t.as(CONVSMITH_F32) : t), o["file"] = file->second;
+    if (t.elements() == 1) o["value"] = t.as(CONVSMITH_F32).at(Shape(size_t(t.rank()), 0));
     j["outputs"].push_back(o);
   }
   if (s.json) print_json(j);
@@ -120,6 +178,7 @@ void add_run(CLI::App &app, Settings &s) {
   for (const char *name : named)
     sub->add_option(fmt::format("--{}", name), a->files[name], fmt::format("{} (.npy)", name));
   sub->add_option("--tensor", a->tensors, "NAME=FILE: any other tensor that the pass reads");
+  sub->add_option("--size", a->sizes, "NAME=NUMBER: an extent that the problem leaves open, where no input tells it");
   sub->add_option("--out", a->out, "the pass's (first) result (.npy)");
   sub->add_option("--output", a->outputs, "NAME=FILE: a result by name");
   add_settings(*sub, s);

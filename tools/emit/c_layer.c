@@ -148,6 +148,15 @@ static int supports_level(int32_t level) {
   if (!strcmp(name, "x86-64-avx512")) return 1;
   return has(vnni, sizeof vnni / sizeof *vnni, 0xe6) && !strcmp(name, "x86-64-avx512-vnni");
 }
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+static int supports_level(int32_t level) {
+  const unsigned long asimddp = 1ul << 20; /* HWCAP_ASIMDDP */
+  const char *name = level_names[level];
+  if (!strcmp(name, "arm-64")) return 1;
+  return !strcmp(name, "arm-64-dotprod") && (getauxval(AT_HWCAP) & asimddp) != 0;
+}
 #else
 static int supports_level(int32_t level) { return level == 0; }
 #endif

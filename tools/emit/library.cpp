@@ -90,6 +90,14 @@ std::string tool_of(const std::string &cc, const std::string &tool) {
   return found.empty() ? tool : found;
 }
 
+// The C layer is for the machine that the kernels are for.
+void check_compiler(const std::string &cc, const Halide::Target &target) {
+  const ProcessResult r = run_process({cc, "-dumpmachine"}, {});
+  const std::string made_for = r.out.substr(0, r.out.find('\n')), wanted = target.arch == Halide::Target::ARM ? "aarch64" : "x86_64";
+  if (r.exit_code || made_for.empty() || made_for.starts_with(wanted)) return;
+  throw Error(fmt::format("--cc {}: expected a C compiler for {}, got one for {}", cc, baseline(target), made_for));
+}
+
 // Of this program's own bytes: whatever it makes may change when it does.
 std::string tool_fingerprint() {
   static const std::string fingerprint = [] {
@@ -101,8 +109,7 @@ std::string tool_fingerprint() {
 }
 
 // Halide's run-time as an object: the same for every library of a machine, so it is made once.
-std::string runtime_object() {
-  const std::string target = "x86-64";
+std::string runtime_object(const std::string &target) {
   const std::string key = fmt::format("run-time | {} | halide {} | {}", target, halide_version(), tool_fingerprint());
   return (Cache::of_user().get(key, [&](const fs::path &folder) { compile_runtime(target, (folder / "runtime.o").string()); }) / "runtime.o").string();
 }
@@ -161,6 +168,7 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   EmittedLibrary lib{o.name, {}, {}};
   for (auto &t : targets) lib.levels.push_back(level_name(t));
   const std::string own_level = level_name(host_target());
+  check_compiler(o.cc, targets[0]);
   const Staging staging(o.folder);
 
   // Packing comes after the pass it packs for, whose panel it takes.
@@ -233,14 +241,14 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), at("c_layer.o")};
   for (auto *list : {&jobs, &packing})
     for (auto &j : *list) link.push_back(j.job.object);
-  link.push_back(runtime_object());
+  link.push_back(runtime_object(baseline(targets[0])));
   run_tool(link, "joining the objects");
   run_tool({tool_of(o.cc, "objcopy"), "--keep-global-symbols=" + at("symbols"), "--strip-unneeded", at(o.name + ".o")}, "hiding symbols");
   run_tool({tool_of(o.cc, "ar"), "rcsD", at(base), at(o.name + ".o")}, "the archive");
 
   nlohmann::json manifest = manifest_of(lib, requests, fs::file_size(staging / base));
   manifest["certificate"] = nullptr;
-  if (o.verify) {
+  if (o.verify && targets[0].arch == host_target().arch) {
     link_shared(o.cc, staging / base, staging / "library.so");
     manifest["certificate"] = certify(Library::open(staging / "library.so", o.name), requests);
   }

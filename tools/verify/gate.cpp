@@ -14,7 +14,9 @@ std::vector<GateFigures> gate(const Problem &p, const GateOptions &o) {
   const std::vector<PassKind> passes = o.passes.empty() ? passes_of(p) : o.passes;
   std::vector<std::string> names;
   for (PassKind pass : passes) names.push_back(pass_name(pass));
-  const std::string level = level_name(parse_targets(o.target).at(0));
+  const Halide::Target target = parse_targets(o.target).at(0);
+  const std::string level = level_name(target);
+  if (target.arch != host_target().arch) throw Error(fmt::format("target {}: expected one that this machine can run", level));
 
   // The i-th setting of every pass goes into the i-th kernel.
   std::vector<KernelRequest> kernels;

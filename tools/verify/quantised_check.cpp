@@ -39,7 +39,7 @@ void Checker::check_quantised(bool powers_of_two) {
   const Tensor bias = p_.bias ? integers(p_.bias_shape(), CONVSMITH_I32, -1000, 1000) : Tensor();
   Tensor residual;
   if (p_.residual) {
-    residual = p_.out_type == OutType::f32 ? random_tensor(p_.output_shape(), powers_of_two)
+    residual = p_.out_type == OutType::f32 ? random_tensor(p_.output_shape(), powers_of_two, false)
                : narrow                    ? integers(p_.output_shape(), p_.out_type == OutType::u8 ? CONVSMITH_U8 : CONVSMITH_S8, low, low + 255)
                                            : integers(p_.output_shape(), CONVSMITH_I32, -1000, 1000);
   }
