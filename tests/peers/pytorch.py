@@ -179,61 +179,76 @@ def draw(r):
     return " ".join(f"{key}={value}" for key, value in word.items() if usual.get(key) != value)
 
 
-def share(got, ref, count, size, dtype):
-    """The largest error as a share of its bound, and where."""
-    relative, absolute = ROUNDING[dtype]
-    bound = torch.minimum(count + 2, 2 + 6 * count.sqrt()) * 2.0**-24 * size + relative * ref.abs() + absolute
-    off = (got.double() - ref).abs()
-    shares = torch.where(off == 0, 0.0, off / bound).nan_to_num(math.inf)
-    at = int(shares.argmax())
-    return float(shares.flatten()[at]), [int(i) for i in np.unravel_index(at, shares.shape)]
+class Bounds:
+    """Of one type's results on the same data."""
+
+    def __init__(self, problem, rounded):
+        exact = {name: tensor.double() for name, tensor in rounded.items()}
+        ones = {name: torch.full_like(tensor, name != "bias") for name, tensor in exact.items()}
+        self.ref = problem.results(**exact)
+        self.sizes = problem.results(**{name: tensor.abs() for name, tensor in exact.items()})
+        self.counts = problem.results(**ones)
+
+    def worst(self, name, result, dtype):
+        """The largest error as a share of its bound, and where."""
+        relative, absolute = ROUNDING[dtype]
+        ref, count = self.ref[name], self.counts[name]
+        bound = torch.minimum(count + 2, 2 + 6 * count.sqrt()) * 2.0**-24 * self.sizes[name] + relative * ref.abs() + absolute
+        off = (result.double() - ref).abs()
+        shares = torch.where(off == 0, 0.0, off / bound).nan_to_num(math.inf)
+        at = int(shares.argmax())
+        return float(shares.flatten()[at]), tuple(int(i) for i in np.unravel_index(at, shares.shape))
+
+    def judge(self, name, result, dtype):
+        """The share, and what is wrong or None. The result is an array, or why there is none."""
+        ref = self.ref[name]
+        file_type = np.dtype(np.float16 if dtype == torch.float16 else np.float32)
+        if isinstance(result, str):
+            return math.inf, result
+        if result.shape != ref.shape or result.dtype != file_type:
+            return math.inf, f"expected {file_type} {tuple(ref.shape)}, got {result.dtype} {result.shape}"
+        share, at = self.worst(name, torch.from_numpy(result), dtype)
+        wrong = f"expected {ref[at]:.9g} at {list(at)}, got {result[at]:.9g}, {share:.3g} times the bound away"
+        return share, None if share <= 1 else wrong
+
+
+def torch_shares(problem, rounded, bounds, dtype):
+    try:
+        results = problem.results(**rounded)
+    except (RuntimeError, NotImplementedError):  # PyTorch has not every operation in every type
+        return dict.fromkeys(PASSES, 0.0)
+    return {name: bounds.worst(name, results[name], dtype)[0] for name in PASSES}
 
 
 def run(command, text, name, files, out):
+    """The result, or why there is none."""
     arguments = [v for tensor in PASSES[name] for v in (f"--{tensor}", files[tensor])]
+    out.unlink(missing_ok=True)
     done = subprocess.run([command, "run", text, "--pass", name, *arguments, "--out", out, "--quiet"],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
     return np.load(out) if done.returncode == 0 else f"exit {done.returncode}: {done.stdout.strip()}"
 
 
 def compare(command, text, seed, folder, pool):
-    """{(type, pass): (share, PyTorch's share or None, what is wrong or None)}"""
+    """{(type, pass): (share, what is wrong or None, PyTorch's own share)}"""
     problem = Problem(text)
     generator = torch.Generator().manual_seed(seed)
     given = {name: torch.randn(shape, generator=generator) for name, shape in problem.shapes().items()}
-    given["bias"] = given["bias"].bfloat16().float()  # f32 in every type of ours, the type itself in PyTorch's
+    given["bias"] = given["bias"].bfloat16().float()  # the command keeps it in f32: a number of every type
     files = {name: folder / f"{name}.npy" for name in given}
     for name, tensor in given.items():
         np.save(files[name], tensor.numpy())  # the command rounds to the type
+    bounds, peers = {}, {}
+    for kind, dtype in TYPES.items():
+        rounded = {name: tensor.to(dtype) for name, tensor in given.items()}
+        bounds[kind] = Bounds(problem, rounded)
+        peers[kind] = torch_shares(problem, rounded, bounds[kind], dtype)
     jobs = {(kind, name): pool.submit(run, command, f"{text} bias=1 type={kind}", name, files, folder / f"{kind}_{name}.npy")
             for kind in TYPES for name in PASSES}
     found = {}
-    for kind, dtype in TYPES.items():
-        rounded = {name: tensor.to(dtype) for name, tensor in given.items()}
-        exact = {name: tensor.double() for name, tensor in rounded.items()}
-        ref = problem.results(**exact)
-        sizes = problem.results(**{name: tensor.abs() for name, tensor in exact.items()})
-        ones = {name: torch.ones_like(tensor) for name, tensor in exact.items()}
-        counts = problem.results(**(ones | {"bias": torch.zeros_like(exact["bias"])}))
-        try:
-            own = problem.results(**rounded)
-        except (RuntimeError, NotImplementedError):  # PyTorch has not all of it in every type
-            own = None
-        for name in PASSES:
-            y = jobs[kind, name].result()
-            stored = dtype if name in ("forward", "input_gradient") else torch.float32
-            bounds = ref[name], counts[name], sizes[name]
-            peer = share(own[name], *bounds, dtype)[0] if own else None
-            file_type = np.float16 if stored == torch.float16 else np.float32
-            if isinstance(y, str):
-                found[kind, name] = math.inf, peer, y
-            elif y.shape != ref[name].shape or y.dtype != file_type:
-                found[kind, name] = (math.inf, peer, f"expected {np.dtype(file_type)} {tuple(ref[name].shape)}, "
-                                     f"got {y.dtype} {y.shape}")
-            else:
-                worst, at = share(torch.from_numpy(y), *bounds, stored)
-                wrong = f"expected {ref[name][tuple(at)]:.9g} at {at}, got {y[tuple(at)]:.9g}, {worst:.3g} times the bound"
-                found[kind, name] = worst, peer, None if worst <= 1 else wrong
+    for (kind, name), job in jobs.items():
+        stored = TYPES[kind] if name in ("forward", "input_gradient") else torch.float32
+        found[kind, name] = *bounds[kind].judge(name, job.result(), stored), peers[kind][name]
     return found
 
 
@@ -252,12 +267,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
         for number, text in enumerate(texts, 1):
             found = compare(arguments.command, text, arguments.seed + number, pathlib.Path(folder), pool)
-            for (kind, name), (own, peer, wrong) in found.items():
+            for (kind, name), (own, wrong, peer) in found.items():
                 passed, failed = passed + (not wrong), failed + bool(wrong)
                 if wrong:
                     print(f"FAILED {name} {text} bias=1 type={kind}: {wrong}, seed {arguments.seed}", flush=True)
                 w = worst[kind, name]
-                w[:] = max(w[0], own), max(w[1], peer or 0)
+                w[:] = max(w[0], own), max(w[1], peer)
             shares = " ".join(f"{kind} {max(found[kind, name][0] for name in PASSES):.2f}" for kind in TYPES)
             print(f"{number}/{len(texts)} {shares}  {text}", flush=True)
     print(f"torch {torch.__version__}; the worst error as a share of the bound, and torch's own in the type")
