@@ -19,7 +19,6 @@ class ConvKernel : public Generator<ConvKernel> {
       const BufferSpec &s = specs_[i];
       inputs_.push_back(is_constant(s) ? nullptr : add_input<Buffer<>>(symbol(s), s.type, int(s.dims.size())));
     }
-    workload.sizes.assign(size_count, Expr());
     for (const int size : run_time_sizes(workload))
       sizes_[size] = add_input<int32_t>("size_" + size_name(workload.problem, size));
     // What a Func stores side by side is one output of several buffers.
@@ -31,7 +30,7 @@ class ConvKernel : public Generator<ConvKernel> {
   }
 
   void generate() {
-    for (auto &[size, input] : sizes_) workload.sizes[size_t(size)] = *input;
+    set_sizes(workload, [&](int size) { return Expr(*sizes_.at(size)); });
     std::vector<Func> funcs;
     for (size_t i = 0; i < inputs_.size(); i++) {
       if (inputs_[i]) {
@@ -119,8 +118,7 @@ std::vector<ImageParam> described_inputs(const Workload &w) {
 }
 
 Workload with_described_sizes(Workload w) {
-  w.sizes.assign(size_count, Expr());
-  for (const int size : run_time_sizes(w)) w.sizes[size_t(size)] = Param<int32_t>("size_" + size_name(w.problem, size));
+  set_sizes(w, [&](int size) { return Expr(Param<int32_t>("size_" + size_name(w.problem, size))); });
   return w;
 }
 

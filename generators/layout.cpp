@@ -208,8 +208,22 @@ std::vector<int> run_time_sizes(const Workload &w) {
       if (b.sizes[a] >= 0 && b.shape[a] == run_time) found[size_t(b.sizes[a])] = true;
   std::vector<int> sizes;
   for (int s = 0; s < size_count; s++)
-    if (found[size_t(s)]) sizes.push_back(s);
+    if (found[size_t(s)] && !(s >= size_out && found[size_t(s - size_out + size_in)])) sizes.push_back(s);
   return sizes;
+}
+
+void set_sizes(Workload &w, const std::function<Expr(int size)> &number) {
+  const Problem &p = w.problem;
+  w.sizes.assign(size_count, Expr());
+  for (const int size : run_time_sizes(w)) w.sizes[size_t(size)] = number(size);
+  for (int a = 0; a < p.rank; a++) {
+    const Expr in = w.sizes[size_t(size_in + a)];
+    if (!in.defined()) continue;
+    const int window = int(p.dilation[a] * (p.kernel[a] - 1) + 1), pads = int(p.pad_lo[a] + p.pad_hi[a]), stride = int(p.stride[a]);
+    w.sizes[size_t(size_out + a)] = p.op == Op::transposed ? (in - 1) * stride + (window - pads + int(p.out_pad[a]))
+                                    : stride == 1          ? in + (pads - window + 1)
+                                                           : (in + (pads - window)) / stride + 1;
+  }
 }
 
 }  // namespace convsmith

@@ -7,6 +7,7 @@
 #pragma once
 #include "Halide.h"
 #include "pass.h"
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -95,8 +96,11 @@ extern const Operator correlation, bias_gradient, activation_gradient, pack_weig
 const Operator &find_operator(const Workload &);
 /// Of the buffers, how many at the end are written.
 int output_count(const Workload &);
-/// The Sizes of a workload's buffers that are known only when run, in their order.
+/// The Sizes that a workload's function takes as numbers: those of its buffers that are known only when run, in their
+/// order, less the output's that follow from the input's.
 std::vector<int> run_time_sizes(const Workload &);
+/// Sets Workload::sizes from the numbers, and those that follow from them.
+void set_sizes(Workload &, const std::function<Halide::Expr(int size)> &number);
 /// "n", "in_h", "out_w"
 std::string size_name(const Problem &, int size);
 

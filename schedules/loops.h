@@ -40,7 +40,7 @@ enum class Tiles { none, whole, round_up };
 void split(Halide::Stage, const Stages &, const Knobs &, Loops &, Tiles, bool blocks);
 
 /// Fuses the block loops into one parallel loop; root where a single task does it all.
-Halide::LoopLevel parallel_tasks(Halide::Func, const Loops &);
+Halide::LoopLevel parallel_tasks(Halide::Func, const Stages &, const Loops &);
 
 /// A loop of a reduction, and which of its axes it walks along.
 struct Reduced {

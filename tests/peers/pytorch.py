@@ -151,7 +151,7 @@ def flat(pads):
 
 
 def draw(r):
-    """A problem's text."""
+    """The text of a random problem."""
     op = r.choice(["correlation"] * 5 + ["convolution", "transposed", "transposed", "local", "dense"])
     rank = r.choice([1, 2, 2, 3])
     widest = {"local": [30, 9, 5], "dense": [30, 8, 4]}.get(op, [60, 16, 7])[rank - 1]
@@ -173,9 +173,11 @@ def draw(r):
                      "out_pad": out_pad, "out": r.choice([1, 1, 2, 3])})
     keys = {"dense": ["in", "out"], "transposed": ["in", "kernel", "stride", "dilation", "pad", "out_pad"]}
     for key in keys.get(op, ["in", "kernel", "stride", "dilation", "pad"]):
-        word[key] = "x".join(str(a[key]) for a in axes)
+        values = [str(a[key]) for a in axes]
+        word[key] = values[0] if len(set(values)) == 1 and key != "in" else "x".join(values)
     word |= {"border": border, "layout": r.choice(["channels_last", "channels_first"])}
-    usual = {"op": "correlation", "n": 1, "ic": 1, "oc": 1, "groups": 1, "border": "zero", "layout": "channels_last"}
+    usual = {"op": "correlation", "n": 1, "ic": 1, "oc": 1, "groups": 1, "out": "1", "stride": "1", "dilation": "1",
+             "pad": "0:0", "out_pad": "0", "border": "zero", "layout": "channels_last"}
     return " ".join(f"{key}={value}" for key, value in word.items() if usual.get(key) != value)
 
 
