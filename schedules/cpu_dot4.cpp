@@ -35,8 +35,8 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   Func acc = s.sums[0].acc;
   const RDom red = s.sums[0].red;
   acc.compute_at(s.out, around_tile(l).var);
-  RVar fours("fours"), four("four");
-  const Var lane("lane"), c = s.free[0].var;
+  const RVar fours(red[0].name() + "_fours"), four(red[0].name() + "_four");
+  const Var c = s.free[0].var, lane(c.name() + "_lane");
   Stage update = acc.update(0);
   update.split(red[0], fours, four, 4);
   std::vector<Loop> tile = {c}, sums = {fours};

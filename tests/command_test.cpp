@@ -310,7 +310,7 @@ TEST_F(CommandTest, ListAndCache) {
     EXPECT_EQ(nlohmann::json::parse(succeed({"list", what, "--json"})), all[what]);
   }
   EXPECT_THAT(all["schedules"].back().get<std::string>(), testing::StartsWith("reference@"));
-  EXPECT_EQ(succeed({"list", "operators"}), "correlation\nconvolution\n");
+  EXPECT_EQ(succeed({"list", "operators"}), "correlation\nconvolution\ntransposed\nlocal\ndense\n");
 
   setenv("CONVSMITH_CACHE", path("@cache").c_str(), 1);
   write_edge_example();

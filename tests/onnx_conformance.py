@@ -160,8 +160,11 @@ def run(command, problem, tensors, folder):
         arguments += [f"--{name}", file] if name in ("x", "weight", "bias") else ["--tensor", f"{name}={file}"]
     y = folder / "y.npy"
     y.unlink(missing_ok=True)
-    done = subprocess.run([command, "run", problem, "--pass", "forward", *arguments, "--out", y, "--quiet"],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    try:
+        done = subprocess.run([command, "run", problem, "--pass", "forward", *arguments, "--out", y, "--quiet"],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failed(str(error)) from None
     if done.returncode != 0:
         raise Failed(f"exit {done.returncode}: {done.stdout.strip()}")
     return np.load(y)

@@ -169,7 +169,37 @@ TEST(Tensor, FindsTheFirstNumberThatIsNotFinite) {
   EXPECT_EQ(t.first_not_finite(), 100);
   t.at({1, 1, 0, 1}) = std::numeric_limits<float>::quiet_NaN();
   EXPECT_EQ(t.first_not_finite(), 81);
-  EXPECT_THROW((void)Tensor({1}, CONVSMITH_U8).first_not_finite(), Error);
+  EXPECT_EQ(Tensor({1}, CONVSMITH_U8).first_not_finite(), -1);
+  EXPECT_EQ(t.as(CONVSMITH_F16).first_not_finite(), 81);
+  EXPECT_EQ(t.as(CONVSMITH_BF16).first_not_finite(), 81);
+}
+
+TEST(Tensor, BecomesAnotherType) {
+  const Tensor t(channels_last);
+  t.at({0, 1, 0, 1}) = 1.0f + 0x1p-11f;      // a tie in f16
+  t.at({1, 2, 3, 4}) = 1.0f + 3 * 0x1p-8f;   // a tie in bf16
+  EXPECT_EQ(t.as(CONVSMITH_F32).data<float>(), t.data<float>());
+  const Tensor half = t.as(CONVSMITH_F16).as(CONVSMITH_F32), brain = t.as(CONVSMITH_BF16).as(CONVSMITH_F32);
+  EXPECT_EQ(half.strides(), t.strides());
+  EXPECT_EQ(half.at({0, 1, 0, 1}), 1.0f);
+  EXPECT_EQ(half.at({1, 2, 3, 4}), 1.0f + 3 * 0x1p-8f);
+  EXPECT_EQ(brain.at({1, 2, 3, 4}), 1.0f + 0x1p-6f);
+  EXPECT_THROW((void)t.as(CONVSMITH_U8), Error);
+  const Tensor bytes({3}, CONVSMITH_S8);
+  bytes.fill(-7);
+  EXPECT_EQ(bytes.as(CONVSMITH_I32).data<std::int32_t>()[2], -7);
+  EXPECT_THROW((void)bytes.as(CONVSMITH_U8), Error);
+}
+
+TEST(Tensor, ScalesAndFindsTheLargest) {
+  const Tensor t(channels_last);
+  EXPECT_EQ(t.largest_magnitude(), 0);
+  t.at({1, 1, 0, 1}) = -3, t.at({0, 1, 0, 1}) = 2;
+  EXPECT_EQ(t.largest_magnitude(), 3);
+  t.scale(0.5f);
+  EXPECT_EQ(t.at({1, 1, 0, 1}), -1.5f);
+  EXPECT_EQ(t.as(CONVSMITH_F16).largest_magnitude(), 1.5f);
+  EXPECT_THROW(t.as(CONVSMITH_F16).scale(2), Error);
 }
 
 TEST(Tensor, RefusesShapesThatDoNotFit) {

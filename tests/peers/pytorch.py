@@ -226,8 +226,11 @@ def run(command, text, name, files, out):
     """The result, or why there is none."""
     arguments = [v for tensor in PASSES[name] for v in (f"--{tensor}", files[tensor])]
     out.unlink(missing_ok=True)
-    done = subprocess.run([command, "run", text, "--pass", name, *arguments, "--out", out, "--quiet"],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    try:
+        done = subprocess.run([command, "run", text, "--pass", name, *arguments, "--out", out, "--quiet"],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
     return np.load(out) if done.returncode == 0 else f"exit {done.returncode}: {done.stdout.strip()}"
 
 

@@ -22,10 +22,10 @@ struct RunArguments {
   std::vector<std::string> tensors, outputs, sizes;
 };
 
-std::pair<std::string, std::string> name_and_file(const std::string &option, const std::string &text) {
+std::pair<std::string, std::string> name_and_value(const std::string &option, const std::string &text, const char *form) {
   const size_t eq = text.find('=');
   if (eq == std::string::npos || eq == 0 || eq + 1 == text.size())
-    throw Error(fmt::format("{}: expected NAME=FILE, got \"{}\"", option, text));
+    throw Error(fmt::format("{}: expected {}, got \"{}\"", option, form, text));
   return {text.substr(0, eq), text.substr(eq + 1)};
 }
 
@@ -49,16 +49,19 @@ std::map<std::string, convsmith_type> types_of(const Problem &p, PassKind pass) 
 }
 
 // The extents that the problem leaves open: what --size says, else x's own, else what follows from an output of stride 1.
-Shape open_sizes(const Pass &pass, const Problem &p, const std::map<std::string, Tensor> &given,
+Shape open_sizes(const Problem &p, const std::map<std::string, Tensor> &given,
                  const std::vector<std::string> &said) {
-  const std::vector<std::string> names = pass.size_names();
+  std::vector<std::string> names;
+  if (p.n == run_time) names.push_back(size_name(p, size_n));
+  for (int a = 0; a < p.rank; a++)
+    if (p.in[size_t(a)] == run_time) names.push_back(size_name(p, size_in + a));
   std::map<std::string, std::int64_t> known;
   for (auto &text : said) {
-    const auto [name, number] = name_and_file("--size", text);
+    const auto [name, number] = name_and_value("--size", text, "NAME=NUMBER");
     std::int64_t value = -1;
     const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
     if (error != std::errc() || end != number.data() + number.size() || value < 0)
-      throw Error(fmt::format("--size {}: expected NAME=NUMBER", text));
+      throw Error(fmt::format("--size: expected NAME=NUMBER, got \"{}\"", text));
     if (!std::count(names.begin(), names.end(), name))
       throw Error(fmt::format("--size {}: expected one of {}", text, names.empty() ? "none: no extent is open" : fmt::format("{}", fmt::join(names, ", "))));
     known[name] = value;
@@ -91,14 +94,14 @@ void run(RunArguments a, const Settings &s) {
   const PassKind kind = parse_pass(a.pass);
   r.passes = parse_passes(a.pass, r.problem);
   for (auto &t : a.tensors) {
-    const auto [name, file] = name_and_file("--tensor", t);
+    const auto [name, file] = name_and_value("--tensor", t, "NAME=FILE");
     if (!a.files[name].empty())
       throw Error(fmt::format("--tensor {}: {} is given already, as {}", t, name, a.files[name]));
     a.files[name] = file;
   }
   std::map<std::string, std::string> outputs;
   for (auto &t : a.outputs) {
-    const auto [name, file] = name_and_file("--output", t);
+    const auto [name, file] = name_and_value("--output", t, "NAME=FILE");
     if (!outputs.insert({name, file}).second)
       throw Error(fmt::format("--output {}: {} is given already, as {}", t, name, outputs[name]));
     require_writable("--output", file);
@@ -113,10 +116,10 @@ void run(RunArguments a, const Settings &s) {
     if (!file.empty())
       given.emplace(name, read_npy(file, types.count(name) ? types[name] : CONVSMITH_F32)), require_finite(given.at(name), file);
 
+  const Shape sizes = open_sizes(r.problem, given, a.sizes);
   const Library library = load_kernel(r, s);
   const Pass pass = library.pass(kernel_name, pass_name(kind));
   const int inputs = pass.arguments() - pass.outputs();
-  const Shape sizes = open_sizes(pass, r.problem, given, a.sizes);
   std::vector<std::pair<std::string, Tensor>> tensors;
   for (int i = 0; i < pass.arguments(); i++) {
     const std::string name = pass.argument_name(i);
