@@ -203,6 +203,9 @@ std::string instructions_at(const std::string &level) {
   add("all", "ic=5 oc=7 in=9x11 kernel=3 pad=1 bias=1 activation=relu");
   add("forward,weight_gradient", "ic=3 oc=64 in=29x29 kernel=7 stride=2 pad=3");
   add("forward,input_gradient", "ic=16 oc=16 groups=16 in=30x30 kernel=3 pad=1 layout=channels_first");
+  add("forward,input_gradient,weight_gradient", "ic=8 oc=16 in=12x12 kernel=3 pad=1 type=f16 activation=gelu bias=1");
+  add("forward,input_gradient,weight_gradient", "ic=8 oc=16 in=12x12 kernel=3 pad=1 type=bf16 activation=tanh bias=1");
+  add("forward", "ic=8 oc=16 in=12x12 kernel=3 pad=1 type=u8s8 out_type=u8");
   compile_kernels_in_one_child(jobs);
   std::string all;
   for (const KernelJob &job : jobs) all += instructions_of(job.object);

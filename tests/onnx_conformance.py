@@ -163,11 +163,11 @@ def run(command, problem, tensors, folder):
     try:
         done = subprocess.run([command, "run", problem, "--pass", "forward", *arguments, "--out", y, "--quiet"],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+        if done.returncode != 0:
+            raise Failed(f"exit {done.returncode}: {done.stdout.strip()}")
+        return np.load(y)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed(str(error)) from None
-    if done.returncode != 0:
-        raise Failed(f"exit {done.returncode}: {done.stdout.strip()}")
-    return np.load(y)
 
 
 def compare(y, ref, bound):

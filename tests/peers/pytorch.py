@@ -217,8 +217,8 @@ class Bounds:
 def torch_shares(problem, rounded, bounds, dtype):
     try:
         results = problem.results(**rounded)
-    except (RuntimeError, NotImplementedError):  # PyTorch has not every operation in every type
-        return dict.fromkeys(PASSES, 0.0)
+    except RuntimeError:  # PyTorch has not every operation in every type
+        return dict.fromkeys(PASSES, math.nan)
     return {name: bounds.worst(name, results[name], dtype)[0] for name in PASSES}
 
 
@@ -229,9 +229,9 @@ def run(command, text, name, files, out):
     try:
         done = subprocess.run([command, "run", text, "--pass", name, *arguments, "--out", out, "--quiet"],
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        return np.load(out) if done.returncode == 0 else f"exit {done.returncode}: {done.stdout.strip()}"
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return np.load(out) if done.returncode == 0 else f"exit {done.returncode}: {done.stdout.strip()}"
 
 
 def compare(command, text, seed, folder, pool):
@@ -267,7 +267,7 @@ def main():
     torch.set_num_threads(1)
     r = random.Random(arguments.seed)
     texts = (CHOSEN + [draw(r) for _ in range(arguments.geometries - len(CHOSEN))])[: arguments.geometries]
-    worst = {(kind, name): [0.0, 0.0] for kind in TYPES for name in PASSES}
+    worst = {(kind, name): [0.0, math.nan] for kind in TYPES for name in PASSES}
     passed = failed = 0
     with tempfile.TemporaryDirectory() as folder, concurrent.futures.ThreadPoolExecutor(2) as pool:
         for number, text in enumerate(texts, 1):
@@ -277,7 +277,7 @@ def main():
                 if wrong:
                     print(f"FAILED {name} {text} bias=1 type={kind}: {wrong}, seed {arguments.seed}", flush=True)
                 w = worst[kind, name]
-                w[:] = max(w[0], own), max(w[1], peer)
+                w[:] = max(w[0], own), np.fmax(w[1], peer)
             shares = " ".join(f"{kind} {max(found[kind, name][0] for name in PASSES):.2f}" for kind in TYPES)
             print(f"{number}/{len(texts)} {shares}  {text}", flush=True)
     print(f"torch {torch.__version__}; the worst error as a share of the bound, and torch's own in the type")

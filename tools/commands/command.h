@@ -24,6 +24,7 @@ void add_apply(CLI::App &, Settings &);
 void add_emit(CLI::App &, Settings &);
 void add_run(CLI::App &, Settings &);
 void add_verify(CLI::App &, Settings &);
+void add_explain(CLI::App &, Settings &);
 void add_list(CLI::App &, Settings &);
 void add_cache(CLI::App &, Settings &);
 

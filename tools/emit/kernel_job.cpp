@@ -44,6 +44,10 @@ std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJ
 
 KernelResult compile_kernel(const KernelJob &job) { return compile_kernels_in_one_child({job})[0]; }
 
+KernelChoice kernel_choice(const KernelJob &job) {
+  return ask_worker({{"what", "choice"}, {"job", job}}, fmt::format("{} of \"{}\"", job.pass, job.problem)).get<KernelChoice>();
+}
+
 void compile_runtime(const std::string &target, const std::string &object) {
   ask_worker({{"what", "runtime"}, {"target", target}, {"object", object}}, "the run-time of " + target);
 }

@@ -57,6 +57,13 @@ struct Candidate {
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Candidate, schedule, knobs)
 
+/// What would be chosen for a job by record or rule, without compiling it.
+struct KernelChoice {
+  std::string schedule, knobs, why;
+  int version = 0;
+};
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelChoice, schedule, knobs, why, version)
+
 /// The child's side: reads a request from standard input, writes the answer to standard output. Never returns an
 /// exception; the exit status is 0, 2 (bad input) or 3 (a fault of the compiler or ours), with one line on stderr.
 int kernel_worker();
@@ -64,6 +71,7 @@ int kernel_worker();
 /// The parent's side. Throw Error with the child's own line where it failed on the input, InternalError where it died.
 KernelResult compile_kernel(const KernelJob &);
 std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &);
+KernelChoice kernel_choice(const KernelJob &);
 void compile_runtime(const std::string &target, const std::string &object);
 /// For each pass, every schedule that supports it, at its presets and, where `extremes`, at each knob's ends.
 std::vector<std::vector<Candidate>> candidates(const std::string &problem, const std::vector<std::string> &passes,

@@ -175,6 +175,11 @@ nlohmann::json answer(const nlohmann::json &request) {
     for (auto &job : request.at("jobs")) results.push_back(compile(job.get<KernelJob>()));
     return results;
   }
+  if (what == "choice") {
+    const KernelJob job = request.at("job").get<KernelJob>();
+    const Choice c = chosen(job, workload_of(job));
+    return KernelChoice{c.schedule->name, c.knobs.str(), c.why, c.schedule->version};
+  }
   if (what == "runtime") {
     const Target t = parse_targets(std::string(request.at("target"))).at(0);
     compile_standalone_runtime(std::string(request.at("object")), t.with_feature(Target::UserContext));

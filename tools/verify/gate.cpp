@@ -21,7 +21,13 @@ std::vector<GateFigures> gate(const Problem &p, const GateOptions &o) {
   // The i-th setting of every pass goes into the i-th kernel.
   std::vector<KernelRequest> kernels;
   if (o.every_schedule) {
-    const auto settings = candidates(p.str(), names, level, o.extremes);
+    auto settings = candidates(p.str(), names, level, o.extremes);
+    for (auto &list : settings) {
+      std::vector<Candidate> kept;
+      for (size_t c = 0; c < list.size(); c++)
+        if (c == 0 || list[c].schedule != list[c - 1].schedule || (c + o.seed) % size_t(o.every) == 0) kept.push_back(list[c]);
+      list = kept;
+    }
     for (size_t i = 0; i < settings.size(); i++)
       for (size_t c = 0; c < settings[i].size(); c++) {
         if (kernels.size() <= c) kernels.push_back({fmt::format("v{}", c), {}, p, "", {}});

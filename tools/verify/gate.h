@@ -9,6 +9,7 @@ struct GateOptions {
   std::vector<PassKind> passes;  // empty: all
   bool every_schedule = true;    // else the one that would be chosen
   bool extremes = false;         // and at each end of each knob
+  int every = 1;                 // of the ends, one in so many, by the seed
   bool assertions = true;        // with the generated assertions, which catch a schedule that reads out of bounds
   std::uint64_t seed = 1;
   std::int64_t most_products = 50'000'000;
