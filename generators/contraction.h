@@ -39,7 +39,7 @@ Finish epilogue(const Workload &, const std::vector<Halide::Func> &extra);
 /// The sum with bias and residual: what the activation is applied to.
 Halide::Expr pre_activation(const Workload &, Halide::Expr sum, const Index &at, const std::vector<Halide::Func> &extra);
 Halide::Expr activated(const Problem &, Halide::Expr pre);
-/// d activation / d pre-activation, 0 at a kink, from the pre-activation or from the output.
+/// d activation / d pre-activation, at a kink that of its flatter side, from the pre-activation or from the output.
 Halide::Expr slope_from_pre(const Problem &, Halide::Expr pre);
 Halide::Expr slope_from_output(const Problem &, Halide::Expr y);
 

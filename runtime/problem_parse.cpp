@@ -297,7 +297,7 @@ class Reader {
                std::to_string(problem_.dilation[axis]) + on_axis(axis));
     }
     const std::int64_t out = problem_.out(axis);
-    if (out != run_time && out < 1)
+    if (problem_.in[axis] != run_time && out < 1)
       fail(Key::pad, "an output extent of at least 1", std::to_string(out) + on_axis(axis));
   }
 

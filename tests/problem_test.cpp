@@ -461,6 +461,7 @@ const Refusal refusals[] = {
      "an extent of 3 padded by -2:-1 on axis H"},
     {"in=8 kernel=3 pad=-9223372036854775808", "axis W", output_bits, "more"},
     {"in=8 kernel=3 out_pad=0", "out_pad=0", "this key only with op=transposed", "op=correlation"},
+    {"op=transposed in=1x1 kernel=2x1 pad=1:2x0", "pad=1:2x0", "an output extent of at least 1", "-1 on axis H"},
     {"op=transposed in=8 kernel=3 out_pad=1", "out_pad=1", out_pad_limit, "1 with stride 1 and dilation 1 on axis W"},
     {"op=transposed in=8 kernel=3 stride=2 out_pad=2", "out_pad=2", out_pad_limit,
      "2 with stride 2 and dilation 1 on axis W"},

@@ -251,7 +251,8 @@ static convsmith_status check_input_extent(const pass_spec *p, int axis, int64_t
   const problem_spec *problem = p->problem;
   const axis_spec *a = &problem->axis[axis];
   const char *name = a->name;
-  const int64_t left = in + smaller(a->lo, 0) + smaller(a->hi, 0), pad = larger(a->lo, a->hi);
+  /* What a negative padding leaves of an input; of a transposed one it crops the output. */
+  const int64_t left = problem->transposed ? in : in + smaller(a->lo, 0) + smaller(a->hi, 0), pad = larger(a->lo, a->hi);
   const int64_t most = problem->reflect ? left - 1 : left;
   if (in < 1 || left < 1)
     return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected at least %lld elements, got %lld", p->function, name,

@@ -15,7 +15,7 @@ bool is_exact(const Activation &);
 /// The largest slope.
 double steepness(const Activation &);
 /// Of the computed value and slope at an exact pre-activation. With u = 2^-24: sigmoid 8u of the value, tanh 8u, silu 10u,
-/// gelu 2^-21 |pre|; slopes 16u (1 + |pre|), of gelu 2^-20 (1 + |pre|). Clamping of exponents at 87 adds 2^-120.
+/// gelu 2^-21 |pre|; slopes 16u (1 + |pre|), of gelu 32u (1 + |pre|). Clamping of exponents at 87 adds 2^-120.
 double value_error(const Activation &, double pre);
 double slope_error(const Activation &, double pre);
 /// How far the slope may be off where the pre-activation is off by `error`: the jump of a kink within it counts whole.

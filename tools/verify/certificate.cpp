@@ -11,6 +11,11 @@ namespace {
 
 const double u = std::ldexp(1.0, -24);
 
+// Of terms that are not zero-mean.
+template<class T> double any_bound_of(const Sum3<T> &s) {
+  return (double(s.length) + 2) * u * double(s.magnitude) + u * std::abs(double(s.sum));
+}
+
 template<class T> double bound_of(const Sum3<T> &s) { return real_data_bound({double(s.sum), double(s.magnitude), s.length}); }
 
 std::int64_t dot(const Tensor &a, const Tensor &b) {
@@ -165,7 +170,7 @@ template<class T> void Checker::check_train_step(const Pass &pass, bool integers
     widest = std::max(widest, double(s.magnitude) * steepness(act) + std::abs(t[i]));
   }
   const double n = double(t.size());
-  loss_error += std::min(n + 2, 2 + 6 * std::sqrt(n)) * u * loss + u * loss;
+  loss_error += (n + 3) * u * loss;
   ref.set_dy(e);
   // Integers are exact only while every sum stays below 2^24, and the slopes are whole.
   if (integers && (!whole || loss > double(1 << 24) || double(terms_weight() + terms_forward()) * widest > double(1 << 24))) return;
@@ -182,7 +187,7 @@ template<class T> void Checker::check_train_step(const Pass &pass, bool integers
   Reference<double> errors(p_, {dense<double>(x), dense<double>(weight.as(type_)), {}, {}, e_error});
   const auto wanted = [&](double value, const Sum3<T> &d, double carried) {
     const double change = 2 * double(rate), exact = value - change * double(d.sum);
-    const double bound = change * (carried + bound_of(d) + 3 * u * std::abs(double(d.sum))) + u * (std::abs(exact) + std::abs(value));
+    const double bound = change * (carried + any_bound_of(d) + 3 * u * std::abs(double(d.sum))) + u * (std::abs(exact) + std::abs(value));
     return Want{exact, bound, integers, true};
   };
   const auto w = dense<double>(weight), b = dense<double>(bias);
