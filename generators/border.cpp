@@ -35,7 +35,9 @@ Stages folded_gradient(const Workload &w, const Geometry &geo, Func dy, Func wei
       x[2 + d] = clamp(j, 0, m + lo + hi - 1);
       return f(x);
     };
+    const Expr inner = at(likely(lo + i));
     Expr value = at(lo + i);
+    Expr first = 1, last = m - 2;  // of those onto which nothing is folded
     switch (w.problem.border) {
       case Border::replicate:
         for (const bool right : {false, true}) {
@@ -54,17 +56,19 @@ Stages folded_gradient(const Workload &w, const Geometry &geo, Func dy, Func wei
         }
         break;
       case Border::reflect:
+        first = lo + 1, last = m - 2 - hi;
         if (lo) value += select(i >= 1 && i <= lo, at(lo - i), 0.f);
         if (hi) value += select(i >= m - 1 - hi && i < m - 1, at(lo + 2 * (m - 1) - i), 0.f);
         break;
       case Border::wrap:
+        first = hi, last = m - 1 - lo;
         if (lo) value += select(i >= m - lo, at(lo + i - m), 0.f);
         if (hi) value += select(i < hi, at(lo + i + m), 0.f);
         break;
       case Border::zero: break;
     }
     Func folded(std::string("folded").append(std::to_string(d)));
-    folded(v) = select(i >= 0 && i < m, value, 0.f);
+    folded(v) = select(i < first || i > last, select(i >= 0 && i < m, value, 0.f), likely(inner));
     f = folded;
   }
   Func dx("dx_folded");

@@ -83,7 +83,18 @@ Func with_border(const Workload &w, const Geometry &geo, const std::string &name
   }
   Func b;
   if (zero) {
-    b = BoundaryConditions::constant_exterior(f, cast(f.type(), beyond), inside);
+    // A select for each end of each axis, so that Halide can set apart the loops that meet none of them where extents are
+    // known only when run; BoundaryConditions::constant_exterior joins them into one.
+    Index at;
+    for (size_t d = 0; d < v.size(); d++)
+      at.push_back(clamp(likely(v[d]), inside[d].min, inside[d].min + inside[d].extent - 1));
+    Expr value = f(at);
+    for (size_t d = 0; d < v.size(); d++) {
+      value = select(v[d] < inside[d].min, cast(f.type(), beyond), likely(value));
+      value = select(v[d] > inside[d].min + inside[d].extent - 1, cast(f.type(), beyond), likely(value));
+    }
+    b = Func("bordered");
+    b(v) = value;
   } else {
     // The channels have no border, but a vectorised copy reads past their end.
     Region channels(inside.size(), {Expr(), Expr()});
