@@ -85,12 +85,13 @@ Problem random_problem(std::mt19937_64 &random, std::int64_t most_products) {
   Draw d(random);
   while (true) try {
       const Problem p = Problem::parse(draw(d).str());
-      std::int64_t products = element_count(p.output_shape()) * (p.ic / p.groups), residues = 1;
+      std::int64_t products = element_count(p.output_shape()) * (p.ic / p.groups), residues = 1, taps = 1;
       for (int a = 0; a < p.rank; a++) {
         products *= p.op == Op::dense ? p.in[a] : p.kernel[a];
         residues *= p.stride[a];  // a strided gradient has a loop nest a residue
+        taps *= p.kernel[a];      // which small sums unroll
       }
-      if (products > most_products || residues > 12 || element_count(p.weight_shape()) > 200'000) continue;
+      if (products > most_products || residues > 8 || taps > 49 || element_count(p.weight_shape()) > 200'000) continue;
       require_available(p, PassKind::forward);
       return p;
     } catch (const Error &) {}  // drawn past what the grammar allows
