@@ -10,9 +10,7 @@
 // follows from two of them.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <unistd.h>
 #include <algorithm>
-#include <filesystem>
 #include <iostream>
 #include <set>
 #include "command.h"
@@ -21,8 +19,7 @@
 #include "generators/layout.h"
 #include "schedules/levels.h"
 #include "schedules/schedule.h"
-
-namespace fs = std::filesystem;
+#include "tools/support/temporary_folder.h"
 
 namespace convsmith {
 namespace {
@@ -159,24 +156,16 @@ std::vector<PassKind> asked_for(const std::string &text, const Problem &p) {
 
 // Compiles one pass as `emit` would, and keeps the texts asked for.
 void write_code(const ExplainArguments &a, KernelJob job) {
-  std::string folder = (fs::temp_directory_path() / "convsmith-explain-XXXXXX").string();
-  if (!mkdtemp(folder.data())) throw Error(fmt::format("{}: expected a folder that can be written", folder));
-  struct Removed {
-    fs::path path;
-    ~Removed() {
-      std::error_code ignored;
-      fs::remove_all(path, ignored);
-    }
-  } const removed{folder};
+  const TemporaryFolder folder;
   if (job.pass.starts_with("pack_weight")) {  // in the order that its reader takes
     KernelJob reader = job;
     reader.pass = pass_name(job.pass == "pack_weight" ? PassKind::forward : PassKind::input_gradient);
     const Knobs knobs = Knobs::parse(kernel_choice(reader).knobs);
     job.panel = knobs.get("panel", 0), job.quad = knobs.get("quad", 0);
   }
-  job.function = job.pass, job.object = folder + "/kernel.o";
-  if (!a.loop_nest.empty()) job.loop_nest = folder + "/kernel.stmt";
-  if (!a.assembly.empty()) job.assembly = folder + "/kernel.s";
+  job.function = job.pass, job.object = folder / "kernel.o";
+  if (!a.loop_nest.empty()) job.loop_nest = folder / "kernel.stmt";
+  if (!a.assembly.empty()) job.assembly = folder / "kernel.s";
   compile_kernel(job);
   if (!a.loop_nest.empty()) write_file(a.loop_nest, read_file(job.loop_nest));
   if (!a.assembly.empty()) write_file(a.assembly, read_file(job.assembly));

@@ -8,6 +8,7 @@
 #include "tools/support/cache.h"
 #include "tools/support/interrupt.h"
 #include "tools/support/process.h"
+#include "tools/support/temporary_folder.h"
 #include "tools/verify/certificate.h"
 #include <algorithm>
 #include <atomic>
@@ -18,7 +19,6 @@
 #include <mutex>
 #include <set>
 #include <thread>
-#include <unistd.h>
 
 namespace fs = std::filesystem;
 
@@ -27,30 +27,6 @@ namespace convsmith {
 extern const char *const version_text;
 
 namespace {
-
-// A folder of our own beside the result, so that publishing is a rename; gone whatever happens.
-class Staging {
- public:
-  explicit Staging(const std::string &folder) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    std::string pattern = folder + "/.convsmith-XXXXXX";
-    if (!mkdtemp(pattern.data()))
-      throw Error(fmt::format("{}: expected a folder that can be written, got: {}", folder, std::generic_category().message(errno)));
-    path_ = pattern;
-  }
-  ~Staging() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Staging(const Staging &) = delete;
-  Staging &operator=(const Staging &) = delete;
-  std::string operator/(const std::string &name) const { return path_ + "/" + name; }
-  const std::string &path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // Runs jobs on as many threads as the machine has processors; each job is a child process. The first error wins.
 void in_parallel(size_t count, const std::function<void(size_t)> &job) {
@@ -169,7 +145,7 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   for (auto &t : targets) lib.levels.push_back(level_name(t));
   const std::string own_level = level_name(host_target());
   check_compiler(o.cc, targets[0]);
-  const Staging staging(o.folder);
+  const TemporaryFolder staging(o.folder);  // beside the result, so that publishing is a rename
 
   // Packing comes after the pass it packs for, whose panel it takes.
   std::vector<Job> jobs, packing;

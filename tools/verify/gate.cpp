@@ -1,12 +1,9 @@
 #include "gate.h"
 #include "convsmith/error.h"
 #include "schedules/levels.h"
+#include "tools/support/temporary_folder.h"
 #include <algorithm>
-#include <filesystem>
 #include <fmt/format.h>
-#include <unistd.h>
-
-namespace fs = std::filesystem;
 
 namespace convsmith {
 
@@ -44,21 +41,13 @@ std::vector<GateFigures> gate(const Problem &p, const GateOptions &o) {
     kernels.push_back({"v0", passes, p, "", {}});
   }
 
-  std::string folder = (fs::temp_directory_path() / "convsmith-gate-XXXXXX").string();
-  if (!mkdtemp(folder.data())) throw Error(fmt::format("{}: expected a folder that can be written", folder));
-  struct Removed {
-    fs::path path;
-    ~Removed() {
-      std::error_code ignored;
-      fs::remove_all(path, ignored);
-    }
-  } const removed{folder};
+  const TemporaryFolder folder;
 
   EmitOptions e;
-  e.name = "gate", e.folder = folder, e.targets = level, e.cc = o.cc, e.verify = false, e.one_child = o.every_schedule, e.assertions = o.assertions;
+  e.name = "gate", e.folder = folder.path(), e.targets = level, e.cc = o.cc, e.verify = false, e.one_child = o.every_schedule, e.assertions = o.assertions;
   const nlohmann::json manifest = emit_library(kernels, e);
-  link_shared(o.cc, folder + "/libgate.a", folder + "/gate.so");
-  const Library library = Library::open(folder + "/gate.so", "gate");
+  link_shared(o.cc, folder / "libgate.a", folder / "gate.so");
+  const Library library = Library::open(folder / "gate.so", "gate");
   library.set_level(level);
 
   std::vector<GateFigures> all;
