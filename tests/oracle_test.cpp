@@ -38,7 +38,9 @@ Oracle differentiate(const Problem &p, const Tensor &x, const Tensor &weight, co
   for (int d = 0; d < rank + 2; d++) v.push_back(Var("v" + std::to_string(d)));
   Var c("c");
   X(v) = xb(std::vector<Expr>(v.begin(), v.end()));
-  W(v) = wb(std::vector<Expr>(v.begin(), v.end()));
+  std::vector<Var> of_weight;
+  for (int d = 0; d < wb.dimensions(); d++) of_weight.push_back(Var("w" + std::to_string(d)));
+  W(of_weight) = wb(std::vector<Expr>(of_weight.begin(), of_weight.end()));
   B(c) = bb(c);
   Halide::Region inside(size_t(rank + 2), {Expr(), Expr()});
   for (int d = 0; d < rank; d++) inside[size_t(d)] = {0, int(p.in[size_t(rank - 1 - d)])};
@@ -54,12 +56,14 @@ Oracle differentiate(const Problem &p, const Tensor &x, const Tensor &weight, co
   std::vector<Expr> from, tap;
   for (int d = 0; d < rank; d++) {
     const size_t a = size_t(rank - 1 - d);
-    const Expr k = p.op == Op::convolution ? int(p.kernel[a]) - 1 - r[d + 1] : Expr(r[d + 1]);
-    from.push_back(v[size_t(d)] * int(p.stride[a]) + k * int(p.dilation[a]) - int(p.pad_lo[a]));
+    const int stride = int(p.stride[a]), dilation = int(p.dilation[a]), lo = int(p.pad_lo[a]);
+    const Expr o = v[size_t(d)], k = p.op == Op::convolution ? int(p.kernel[a]) - 1 - r[d + 1] : Expr(r[d + 1]);
+    from.push_back(o * stride + k * dilation - lo);
     tap.push_back(r[d + 1]);
   }
   from.push_back(oc / ocg * icg + r[0]), from.push_back(v[size_t(rank + 1)]);
   tap.push_back(r[0]), tap.push_back(oc);
+  for (int d = 0; d < rank && p.op == Op::local; d++) tap.push_back(v[size_t(d)]);
   y(v) = B(oc);
   y(v) += W(tap) * bordered(from);
 
@@ -115,7 +119,9 @@ INSTANTIATE_TEST_SUITE_P(Small, Gradients,
                                          "op=convolution ic=2 oc=2 in=8x7 kernel=3x2 pad=1 bias=1",
                                          "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=replicate bias=1",
                                          "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=reflect bias=1",
-                                         "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=wrap bias=1"));
+                                         "ic=2 oc=3 in=8x9 kernel=3 pad=2 border=wrap bias=1",
+                                         "op=local ic=2 oc=3 in=7x6 kernel=3 pad=1 bias=1",
+                                         "op=local n=2 ic=2 oc=9 in=6x7 kernel=3 stride=2 pad=2 border=reflect bias=1"));
 
 // d/dpre of sum(activation(pre) * dy), from what forward stored, against central differences in double; away from kinks.
 class ActivationGradient : public testing::TestWithParam<const char *> {};
