@@ -71,6 +71,33 @@ TEST(Emission, CompilesLearntWeightsIn) {
   }
 }
 
+// Plain, in panels and in fours, rounded to 16 bits and flattened: the certificate holds each against the file.
+TEST(Emission, CompilesTheWeightsOfEveryOperatorIn) {
+  const TestFolder folder;
+  std::vector<KernelRequest> kernels;
+  for (const char *problem :
+       {"n=? in=?x? kernel=5 pad=2 border=replicate", "ic=160 oc=128 in=7x7 kernel=3 pad=1",
+        "ic=8 oc=16 in=9x9 kernel=3 pad=1 type=u8s8 out_type=u8 scale=channel bias=1", "ic=3 oc=5 in=9x9 kernel=3 type=bf16",
+        "op=transposed ic=160 oc=128 in=4x4 kernel=3 stride=2", "op=local ic=3 oc=10 in=7x8 kernel=3 pad=1",
+        "op=dense ic=3 oc=5 in=4x6 out=3x2 n=3 layout=channels_first", "op=dense ic=3 oc=5 in=4x6 out=3x2 n=3"}) {
+    const std::string name = "k" + std::to_string(kernels.size());
+    const Problem p = Problem::parse(problem);
+    KernelRequest k{name, {PassKind::forward}, p, folder / (name + ".npy"), {}};
+    if (p.type != Type::u8s8) k.passes.push_back(PassKind::input_gradient);
+    const Tensor weight(p.weight_shape());
+    fill_integers(weight, kernels.size());
+    if (p.type != Type::u8s8) weight.scale(0.3f);
+    write_npy(k.weight, p.type == Type::u8s8 ? weight.as(CONVSMITH_S8) : weight);
+    kernels.push_back(k);
+  }
+  const nlohmann::json m = emit_library(kernels, options(folder.path()));
+  for (auto &level : m["certificate"]["levels"]) {
+    EXPECT_EQ(level["passes"].size(), 2 * kernels.size() - 1);
+    for (auto &pass : level["passes"])
+      EXPECT_GT(pass["exact_elements"].get<int>() + pass["real_elements"].get<int>(), 0) << pass;
+  }
+}
+
 TEST(Emission, ManifestTellsWhatIsInside) {
   const TestFolder folder;
   const nlohmann::json m =

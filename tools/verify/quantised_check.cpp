@@ -3,12 +3,14 @@
 #include <algorithm>
 #include "activations.h"
 #include "checker.h"
+#include "convsmith/npy.h"
 
 namespace convsmith {
 
 void Checker::check_quantised(bool powers_of_two) {
-  const Tensor weight(p_.weight_shape(), CONVSMITH_S8);
+  Tensor weight(p_.weight_shape(), CONVSMITH_S8);
   for (std::int64_t i = 0; i < weight.elements(); i++) weight.data<std::int8_t>()[i] = std::int8_t(integer(-128, 127));
+  if (!kernel_.weight.empty()) weight = read_npy(kernel_.weight, CONVSMITH_S8);
   if (const auto pass = find("pack_weight")) check_packing(*pass, weight);
   const auto pass = find("forward");
   if (!pass) return;
