@@ -21,7 +21,8 @@ Problem planned(Problem p) {
 
 Extent extent(const Workload &w, std::int64_t number, std::int64_t plan, int size) {
   if (number != run_time) return int(number);
-  return {int(plan), w.sizes.at(size_t(size))};
+  // Without sizes only what hangs on none of them is asked for: weights.
+  return {int(plan), w.sizes.empty() ? Expr() : w.sizes.at(size_t(size))};
 }
 
 bool is_depthwise(const Problem &p) { return p.groups > 1 && p.ic == p.groups && p.oc == p.groups; }
@@ -129,9 +130,7 @@ BufferSpec operand_spec(const Workload &w, const std::string &name, bool output)
 
 BufferSpec plain_weight_spec(const Workload &w, const std::string &name, Side of) {
   const Problem &p = w.problem;
-  Workload any = w;  // weights hang on no extent that may be known only when run
-  any.sizes.assign(size_count, Expr(0));
-  const Geometry geo = geometry(any);
+  const Geometry geo = geometry(w);
   BufferSpec b{name, p.weight_shape(), {}, {}, 0, weight_type(p), {}};
   if (p.op == Op::dense) {
     // Both sides in their tensors' own order of memory.
@@ -163,9 +162,7 @@ BufferSpec plain_weight_spec(const Workload &w, const std::string &name, Side of
 }
 
 BufferSpec weight_spec(const Workload &w, const std::string &name, Side of) {
-  Workload any = w;
-  any.sizes.assign(size_count, Expr(0));
-  const Geometry geo = geometry(any);
+  const Geometry geo = geometry(w);
   if (geo.depthwise) of = Side::out;
   if (!w.panel && !w.quad) return plain_weight_spec(w, name, of);
   const int vector = geo.channels(of), other = of == Side::out ? geo.ci : geo.co;

@@ -49,9 +49,7 @@ Index in_file(const Workload &w, const Geometry &geo, const Index &at) {
 
 Stages build(const Workload &w, const std::vector<Func> &in) {
   const BufferSpec packed = buffers(w)[1];
-  Workload any = w;
-  any.sizes.assign(size_count, Expr(0));
-  const Geometry geo = geometry(any);
+  const Geometry geo = geometry(w);
   const Side of = geo.depthwise ? Side::out : vector_side(w);
   const size_t rank = geo.axes.size();
   Stages s;
