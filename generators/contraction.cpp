@@ -76,7 +76,8 @@ Func with_border(const Workload &w, const Geometry &geo, const std::string &name
   const std::vector<Var> v = f.args();
   Region inside = from_zero(extents(geo, side));
   const bool zero = side == Side::out || p.border == Border::zero;
-  for (size_t d = 0; d < geo.axes.size() && side == Side::in; d++) {
+  // A transposed problem's negative padding makes its output larger; nothing reads what that adds.
+  for (size_t d = 0; d < geo.axes.size() && side == Side::in && p.op != Op::transposed; d++) {
     const SpatialAxis &a = geo.axes[d];
     const int crop_lo = std::max(0, -a.pad_lo), crop_hi = std::max(0, -a.pad_hi);
     if (crop_lo || crop_hi) inside[2 + d] = {crop_lo, a.in.value - crop_lo - crop_hi};

@@ -86,6 +86,8 @@ TEST(Gate, LayersAtEverySchedule) {
            "n=3 in=120x130 kernel=5 pad=2 border=replicate",
            "ic=50 oc=10 in=17x31 kernel=3 pad=1",
            "op=transposed ic=64 oc=32 in=14x14 kernel=4 stride=2 pad=1 bias=1 activation=relu",
+           "op=transposed in=? kernel=1 stride=2 pad=-1:4 out_pad=1",
+           "op=transposed in=2 kernel=1 stride=2 pad=-1:4 out_pad=1",
            "op=local n=4 ic=8 oc=16 in=24x24 kernel=3 pad=1",
            "op=local n=3 in=40x50 kernel=5 pad=2 border=reflect",
            "op=local ic=16 oc=8 in=9x7 kernel=3 pad=1 layout=channels_first",
