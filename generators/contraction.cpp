@@ -159,6 +159,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   Index v, sum_at;  // the position, and where its residue's sum holds it
   // Of each axis, the residues that some tap reaches. A stride past the kernel leaves most without.
   std::vector<std::vector<std::pair<int, Taps>>> reached(rank);
+  std::vector<int> periods;
   bool all_reached = true;
   for (size_t d = 0; d < rank; d++) {
     const SpatialAxis &a = geo.axes[d];
@@ -169,6 +170,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     for (int m = 0; m < period; m++)
       if (const Taps t = gradient ? gradient_taps(a, m) : forward_taps(a); t.count > 0) reached[d].push_back({m, t});
     all_reached &= int(reached[d].size()) == period;
+    periods.push_back(period);
     s.free.push_back({x, extent.plan, period, gradient || !geo.unshared, extent.known});
     v.push_back(x), sum_at.push_back(period == 1 ? Expr(x) : x / period);
   }
@@ -190,12 +192,11 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     size_t rest = m;
     for (size_t d = 0; d < rank; d++) {
       const auto &[residue, taps] = reached[d][rest % reached[d].size()];
-      const int period = !gradient ? 1 : geo.axes[d].in.known ? std::min(geo.axes[d].stride, geo.axes[d].in.plan) : geo.axes[d].stride;
       rest /= reached[d].size();
       t.push_back(taps);
       domain.push_back(taps.count);
-      if (period == 1) continue;
-      const Expr on = v[d] % period == residue;
+      if (periods[d] == 1) continue;
+      const Expr on = v[d] % periods[d] == residue;
       here = here.defined() ? here && on : on;
     }
     RDom r(from_zero(domain), std::string("r").append(std::to_string(m)));

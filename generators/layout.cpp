@@ -198,6 +198,14 @@ std::string size_name(const Problem &p, int size) {
   return fmt::format("{}_{}", size < size_out ? "in" : "out", "dhw"[3 - p.rank + axis]);
 }
 
+std::vector<int> open_sizes(const Problem &p) {
+  std::vector<int> sizes;
+  if (p.n == run_time) sizes.push_back(size_n);
+  for (int a = 0; a < p.rank; a++)
+    if (p.in[a] == run_time) sizes.push_back(size_in + a);
+  return sizes;
+}
+
 std::vector<int> run_time_sizes(const Workload &w) {
   std::vector<bool> found(size_count, false);
   for (auto &b : find_operator(w).buffers(w))

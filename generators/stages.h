@@ -101,6 +101,8 @@ int output_count(const Workload &);
 std::vector<int> run_time_sizes(const Workload &);
 /// Sets Workload::sizes from the numbers, and those that follow from them.
 void set_sizes(Workload &, const std::function<Halide::Expr(int size)> &number);
+/// The Sizes that a problem leaves open, for a caller to give: n and the input's, as far as they are `?`.
+std::vector<int> open_sizes(const Problem &);
 /// "n", "in_h", "out_w"
 std::string size_name(const Problem &, int size);
 

@@ -55,6 +55,11 @@ Target host_target() {
   return level ? target_of(*level) : host;
 }
 
+void require_runs_here(const Target &t) {
+  if (t.arch != get_host_target().arch)
+    throw Error(fmt::format("target {}: expected one that this machine can run", level_name(t)));
+}
+
 std::vector<Target> parse_targets(std::string_view list) {
   std::vector<Target> targets;
   for (size_t at = 0; at <= list.size();) {

@@ -18,6 +18,8 @@ std::string baseline(const Halide::Target &);
 /// Throws Error that says what is known.
 std::vector<Halide::Target> parse_targets(std::string_view list);
 
+/// Throws Error for a target of another kind of machine than this one.
+void require_runs_here(const Halide::Target &);
 /// The level of this machine.
 Halide::Target host_target();
 

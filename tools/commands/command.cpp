@@ -84,8 +84,7 @@ Library load_kernel(const KernelRequest &request, const Settings &s) {
   EmitOptions o;
   o.name = "kernels", o.targets = s.target, o.cc = s.cc;
   const auto targets = parse_targets(s.target);
-  if (targets[0].arch != host_target().arch)
-    throw Error(fmt::format("target {}: expected one that this machine can run", level_name(targets[0])));
+  require_runs_here(targets[0]);
   ProgressBar bar("compiling", 1000, s.quiet || s.json);
   o.progress = [&](int done, int all, const std::string &what) { bar.update(std::int64_t(done) * 1000 / all, what); };
   const Library library = Library::open(cached_library({request}, o), o.name);

@@ -49,12 +49,10 @@ std::map<std::string, convsmith_type> types_of(const Problem &p, PassKind pass) 
 }
 
 // The extents that the problem leaves open: what --size says, else x's own, else what follows from an output of stride 1.
-Shape open_sizes(const Problem &p, const std::map<std::string, Tensor> &given,
+Shape given_sizes(const Problem &p, const std::map<std::string, Tensor> &given,
                  const std::vector<std::string> &said) {
   std::vector<std::string> names;
-  if (p.n == run_time) names.push_back(size_name(p, size_n));
-  for (int a = 0; a < p.rank; a++)
-    if (p.in[size_t(a)] == run_time) names.push_back(size_name(p, size_in + a));
+  for (const int size : open_sizes(p)) names.push_back(size_name(p, size));
   std::map<std::string, std::int64_t> known;
   for (auto &text : said) {
     const auto [name, number] = name_and_value("--size", text, "NAME=NUMBER");
@@ -116,7 +114,7 @@ void run(RunArguments a, const Settings &s) {
     if (!file.empty())
       given.emplace(name, read_npy(file, types.count(name) ? types[name] : CONVSMITH_F32)), require_finite(given.at(name), file);
 
-  const Shape sizes = open_sizes(r.problem, given, a.sizes);
+  const Shape sizes = given_sizes(r.problem, given, a.sizes);
   const Library library = load_kernel(r, s);
   const Pass pass = library.pass(kernel_name, pass_name(kind));
   const int inputs = pass.arguments() - pass.outputs();

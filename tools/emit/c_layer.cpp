@@ -43,15 +43,6 @@ const char *type_constant(const std::string &type) {
   return "-1";
 }
 
-// The Sizes that a problem leaves open, for a caller to give.
-std::vector<int> open_sizes(const Problem &p) {
-  std::vector<int> sizes;
-  if (p.n == run_time) sizes.push_back(size_n);
-  for (int a = 0; a < p.rank; a++)
-    if (p.in[a] == run_time) sizes.push_back(size_in + a);
-  return sizes;
-}
-
 // "int64_t n, int64_t in_h, ", or what a call passes on.
 std::string size_parameters(const Problem &p, const char *type) {
   std::string text;

@@ -13,7 +13,7 @@ std::vector<GateFigures> gate(const Problem &p, const GateOptions &o) {
   for (PassKind pass : passes) names.push_back(pass_name(pass));
   const Halide::Target target = parse_targets(o.target).at(0);
   const std::string level = level_name(target);
-  if (target.arch != host_target().arch) throw Error(fmt::format("target {}: expected one that this machine can run", level));
+  require_runs_here(target);
 
   // The i-th setting of every pass goes into the i-th kernel.
   std::vector<KernelRequest> kernels;
