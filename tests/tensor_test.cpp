@@ -1,9 +1,13 @@
 // Shapes, memory orders, views and the checks of a tensor; the 16-bit formats.
 #include "convsmith/tensor.h"
 #include <gtest/gtest.h>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
+#include <numeric>
+#include <random>
 #include <string>
 #include "convsmith/error.h"
 #include "convsmith/half.h"
@@ -90,6 +94,132 @@ TEST(Tensor, CopiesBetweenMemoryOrders) {
   EXPECT_EQ(to.data<float>()[1], 20);  // the second channel of the first pixel
   back.copy_from(to);
   for (std::int64_t i = 0; i < from.elements(); i++) ASSERT_EQ(back.data<float>()[i], static_cast<float>(i));
+}
+
+// A view of memory of its own that is larger than it: axes in some order, some of them backwards, gaps between them and
+// memory on either side. Every byte is random.
+struct Placed {
+  Placed(const Shape &shape, convsmith_type type, const std::vector<int> &order, std::mt19937 &random, int gaps) {
+    Shape strides(shape.size(), 1);
+    std::int64_t step = 1, first = 16, last = 16;
+    for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
+      const std::size_t a = std::size_t(*axis);
+      if (gaps > 1 && random() % 4 == 0) step += std::int64_t(random() % 3);
+      const std::int64_t reach = step * std::max<std::int64_t>(0, shape[a] - 1);
+      if (gaps > 1 && random() % 8 == 0) strides[a] = -step, first += reach;
+      else strides[a] = step;
+      last += reach, step *= std::max<std::int64_t>(1, shape[a]);
+      if (gaps > 0 && random() % 3 == 0) step += std::int64_t(1 + random() % 5);
+    }
+    bytes.resize(std::size_t(last + 17) * size_of(type));
+    unsigned some = random();
+    for (auto &byte : bytes) byte = static_cast<std::uint8_t>((some = some * 1664525u + 1013904223u) >> 24);
+    tensor = Tensor::view(bytes.data() + std::size_t(first) * size_of(type), type, shape, strides);
+  }
+  std::vector<std::uint8_t> bytes;
+  Tensor tensor;
+};
+
+// Where the elements lie from the first, in logical order, in bytes.
+std::vector<std::ptrdiff_t> places(const Tensor &tensor) {
+  std::vector<std::ptrdiff_t> places = {0};
+  const Shape shape = tensor.shape(), strides = tensor.strides();
+  for (std::size_t axis = 0; axis < shape.size(); axis++) {
+    std::vector<std::ptrdiff_t> within;
+    for (const std::ptrdiff_t place : places)
+      for (std::int64_t i = 0; i < shape[axis]; i++)
+        within.push_back(place + i * strides[axis] * std::ptrdiff_t(size_of(tensor.type())));
+    places = std::move(within);
+  }
+  return places;
+}
+
+// Every byte that is no element of `to` stays as it is.
+void expect_copies(const Tensor &from, const Placed &to) {
+  const auto *read = static_cast<const std::uint8_t *>(from.data<void>());
+  std::vector<std::uint8_t> wanted = to.bytes;
+  std::uint8_t *written = wanted.data() + (static_cast<const std::uint8_t *>(to.tensor.data<void>()) - to.bytes.data());
+  const std::vector<std::ptrdiff_t> sources = places(from), targets = places(to.tensor);
+  for (std::size_t i = 0; i < sources.size(); i++)
+    for (std::size_t byte = 0; byte < size_of(from.type()); byte++)
+      written[targets[i] + std::ptrdiff_t(byte)] = read[sources[i] + std::ptrdiff_t(byte)];
+  to.tensor.copy_from(from);
+  ASSERT_TRUE(to.bytes == wanted) << shape_text(from.shape()) << " of " << size_of(from.type()) << " bytes, from strides "
+                                  << shape_text(from.strides()) << " to " << shape_text(to.tensor.strides());
+}
+
+const convsmith_type copied_types[] = {CONVSMITH_F32, CONVSMITH_F16, CONVSMITH_U8, CONVSMITH_I32};
+
+TEST(Tensor, CopiesBetweenAnyOrdersWithAnyGaps) {
+  std::mt19937 random(11);
+  for (int round = 0; round < 2000; round++) {
+    Shape shape(1 + random() % 6, 1);
+    for (auto &extent : shape) {
+      const std::int64_t extents[] = {0, 1, 2, 3, 4, 5, 8, 15, 16, 17, 33, 70};
+      extent = extents[round % 16 ? 1 + random() % 11 : random() % 12];
+      if (element_count(shape) > 20'000) extent = 1 + extent % 2;
+    }
+    std::vector<int> orders[2] = {std::vector<int>(shape.size()), std::vector<int>(shape.size())};
+    for (auto &order : orders) {
+      std::iota(order.begin(), order.end(), 0);
+      std::shuffle(order.begin(), order.end(), random);
+    }
+    for (const convsmith_type type : copied_types) {
+      const int gaps = int(random() % 3);
+      const Placed from(shape, type, orders[0], random, gaps);
+      const Placed to(shape, type, orders[1], random, gaps);
+      ASSERT_NO_FATAL_FAILURE(expect_copies(from.tensor, to)) << "seed 11, round " << round;
+    }
+  }
+}
+
+// The extents at which a block is whole, or lacks or has one more, on both sides of a transposition.
+TEST(Tensor, CopiesTransposedAtTheEdgesOfBlocks) {
+  std::mt19937 random(12);
+  const std::int64_t edges[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65};
+  for (const std::int64_t rows : edges)
+    for (const std::int64_t columns : edges)
+      for (const convsmith_type type : copied_types)
+        for (const int gaps : {0, 1, 2}) {
+          const Shape shape = {2, 3, rows, columns};
+          const Placed from(shape, type, {0, 1, 2, 3}, random, gaps);
+          for (const std::vector<int> &order : {std::vector<int>{0, 1, 3, 2}, {3, 0, 1, 2}, {0, 3, 1, 2}, {2, 3, 1, 0}}) {
+            const Placed to(shape, type, order, random, gaps);
+            ASSERT_NO_FATAL_FAILURE(expect_copies(from.tensor, to));
+          }
+        }
+}
+
+// More columns than are joined, one axis of them that long, and cache lines by the thousand.
+TEST(Tensor, CopiesLongAxesTransposed) {
+  std::mt19937 random(13);
+  for (const Shape &shape : {Shape{70'000, 3}, {3, 70'000}, {300, 300, 5}, {5, 300, 300}, {2, 9, 1000, 4}})
+    for (const convsmith_type type : copied_types) {
+      std::vector<int> order(shape.size());
+      std::iota(order.begin(), order.end(), 0);
+      const Placed from(shape, type, order, random, 0);
+      do {
+        const Placed to(shape, type, order, random, 0);
+        ASSERT_NO_FATAL_FAILURE(expect_copies(from.tensor, to));
+      } while (shape.size() < 4 && std::next_permutation(order.begin(), order.end()));
+    }
+}
+
+TEST(Tensor, CopiesWhatIsReadAgainAndAgain) {
+  std::mt19937 random(14);
+  const Shape shape = {5, 17, 33};
+  for (const convsmith_type type : copied_types)
+    for (int round = 0; round < 60; round++) {
+      std::vector<std::uint8_t> row(40 * size_of(type));
+      for (auto &byte : row) byte = static_cast<std::uint8_t>(random());
+      Shape strides = {0, 0, 0};
+      strides[random() % 3] = 1;
+      const Tensor from = Tensor::view(row.data(), type, shape, strides);
+      std::vector<int> order = {0, 1, 2};
+      std::shuffle(order.begin(), order.end(), random);
+      const Placed to(shape, type, order, random, round % 3);
+      ASSERT_NO_FATAL_FAILURE(expect_copies(from, to)) << "seed 14, round " << round;
+    }
 }
 
 TEST(Tensor, ViewsStridedMemory) {
