@@ -225,7 +225,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   if (values.size() == 1) s.out(at) = values[0];
   else s.out(at) = Tuple(values);
 
-  s.vec = filter, s.bcast = s.padded, s.paired = geo.depthwise || position_first;
+  s.vec = filter, s.bcast = s.padded, s.paired = (geo.depthwise && !along) || position_first;
   const size_t space = geo.unshared ? 2 : 1;
   if (along) {
     std::rotate(s.free.begin(), s.free.begin() + space, s.free.begin() + space + 1);
@@ -247,10 +247,12 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   const RVar n = r[int(domain.size()) - 1];
   // Unshared weights of few channels have the innermost position as the vector axis, along which both operands move.
   const bool along = geo.unshared && along_space(geo.co);
+  // Copied by rows, not by channels, where these are few or lie apart.
+  const bool x_first = along || (!geo.unshared && !geo.depthwise && (along_space(geo.ci) || p.layout == Layout::channels_first));
 
   Stages s;
-  s.bcast = s.padded = with_border(w, geo, "x_padded", x, Side::in, along, 0.f);
-  s.vec = with_border(w, geo, "dy_padded", dy, Side::out, along, 0.f);
+  s.padded = with_border(w, geo, "x_padded", x, Side::in, x_first, 0.f);
+  const Func dy_padded = with_border(w, geo, "dy_padded", dy, Side::out, along, 0.f);
   Index o, i, at = {co, ci, g};
   std::vector<Axis> kernel, position;
   for (size_t d = 0; d < rank; d++) {
@@ -265,13 +267,19 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
     if (geo.unshared) at.push_back(a.var);
   Func acc("acc"), dw("dw_out");
   acc(at) = 0.f;
-  acc(at) += s.vec(space_first(tensor_index(co, g, o, n), along)) *
-             s.bcast(space_first(tensor_index(geo.depthwise ? co : ci, g, i, n), along));
+  acc(at) += dy_padded(space_first(tensor_index(co, g, o, n), along)) *
+             s.padded(space_first(tensor_index(geo.depthwise ? co : ci, g, i, n), x_first));
   dw(at) = finish(acc(at), at)[0];
 
   s.out = dw, s.sums = {{acc, r, plans(domain), all_known(domain)}};
+  s.vec = dy_padded, s.bcast = s.padded;
   s.paired = geo.depthwise || along, s.over_positions = true;
+  s.vec_position = along ? 0 : 2, s.bcast_position = x_first ? 0 : 2;
   s.free = {{co, geo.co, 1, true}, {ci, geo.ci, 1, true}};
+  if (!s.paired && !geo.unshared && filled(geo.ci) > 1.2 * filled(geo.co)) {  // 96 -> 24 channels, 1x1: 112 against 76 us (Zen 5)
+    std::swap(s.free[0], s.free[1]), std::swap(s.vec, s.bcast), std::swap(s.vec_position, s.bcast_position);
+    s.dense = 1;
+  }
   s.free.insert(s.free.end(), kernel.begin(), kernel.end());
   if (geo.unshared) s.free.insert(along ? s.free.begin() : s.free.end(), position.begin(), position.end());
   s.free.push_back({g, geo.g});

@@ -53,6 +53,8 @@ std::vector<Extent> tensor_extents(const Workload &, bool output);
 /// Too few channels to fill a vector: the innermost spatial axis is the vector axis instead, and the operands change
 /// roles.
 inline bool along_space(int vector_channels) { return vector_channels < 8; }
+/// The share of the lanes that so many channels fill, at the widest vectors there are.
+inline double filled(int channels) { return channels / ((channels + 15) / 16 * 16.0); }
 
 /// Of tensors and weights in memory, and of the sums.
 Halide::Type tensor_type(const Problem &), weight_type(const Problem &), sum_type(const Problem &);

@@ -63,6 +63,8 @@ struct Stages {
   // The sums run over positions and batch: both operands are walked along them, so that a long sum is best cut into
   // blocks that stay in cache.
   bool over_positions = false;
+  // Where over_positions: the dimensions of vec and of bcast that the innermost axis of the sum walks along.
+  int vec_position = 0, bcast_position = 0;
 
   Halide::Func result() const { return after.empty() ? out : after.back(); }
 };

@@ -15,7 +15,7 @@ bool supports(const Stages &s, const Workload &w) {
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
-  std::erase_if(k, [](const Knob &knob) { return knob.name == "order" || knob.name == "unroll" || knob.name == "stage"; });
+  std::erase_if(k, [](const Knob &knob) { return knob.name == "order" || knob.name == "copy" || knob.name == "unroll" || knob.name == "stage"; });
   const Machine m = machine(w.target);
   std::vector<int> tile(s.free.size(), 1), block(s.free.size(), 0);
   const int e0 = units(s.free[0]), vectors = e0 >= 2 * m.lanes ? 2 : 1;
@@ -54,7 +54,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   update.split(c, c, lane, l.lanes);
   update.reorder(join({four, lane}, tile, sums)).atomic().vectorize(lane).vectorize(four);
   for (auto &v : tile) update.unroll(v);
-  copy_padded(s.padded, k, l, task);
+  copy_operand(s.padded, k.get("pad", 1), l, task);
 }
 
 }  // namespace

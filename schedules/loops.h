@@ -9,6 +9,7 @@
 //   unroll of each axis of the reduction by a factor; -1: wholly   (preset 0)
 //   stage  1: the vector operand is loaded into registers before it is used
 //   pad    the operand with a border is 0: read in place, 1: copied with its border by each task, 2: copied once
+//   copy   the vector operand of a sum over positions, likewise; 3: copied once by squares that are transposed
 #pragma once
 #include "schedule.h"
 
@@ -32,11 +33,11 @@ struct Loops {
 /// Extent of a free axis in units of its period.
 int units(const Axis &);
 
-Loops plan(const Stages &, const Knobs &, const Workload &);
-
 /// How the last tile of an axis is computed where it is short: whole, shifted inwards over its neighbour in the same
 /// task; whole, its stores guarded, where the neighbour may be another task's; rounded up past the end.
 enum class Tiles { none, whole, round_up };
+Loops plan(const Stages &, const Knobs &, const Workload &, Tiles = Tiles::whole);
+
 void split(Halide::Stage, const Stages &, const Knobs &, Loops &, Tiles, bool blocks);
 
 /// Fuses the block loops into one parallel loop; root where a single task does it all.
@@ -54,8 +55,15 @@ void keep_in_registers(Halide::Func acc, const std::vector<Reduced> &red, Stages
 
 /// The tile along an axis that wastes least, of at most `most`: full tiles count fully, small ones a little less.
 int best_tile(const Axis &, int most);
-/// Tasks of a large problem: strips of the outermost large axis, an even number of them, small enough for L2. The
-/// problem alone decides.
+/// Whether any window reaches past an end: one tap without padding reads only what there is.
+bool reads_border(const Problem &);
+/// How many tasks a problem is worth: of about four million multiply-adds each, so that a thread that wakes up late costs
+/// little, but at most sixteen, as each reads its operands anew. The problem alone decides.
+int tasks(const Stages &);
+/// Tasks of a sum over positions: how many channels of the other operand each takes; 0 where they are too few to share out.
+int channels_of_a_task(const Stages &, const std::vector<int> &tile, const Workload &);
+/// Tasks of a pass that gathers: batches, strips of the outermost large axis, or groups of channels where the weights are
+/// larger than what they are applied to.
 void strips(const Stages &, const std::vector<int> &tile, std::vector<int> &block);
 
 /// `out` in tiles, their vectors and blocks: the level of a task.
@@ -63,7 +71,11 @@ Halide::LoopLevel store_tiles(Stages &, const Knobs &, Loops &);
 /// The innermost loop around a tile, where its sums are computed.
 Loop around_tile(const Loops &);
 
-void copy_padded(Halide::Func, const Knobs &, const Loops &, const Halide::LoopLevel &task);
+/// An operand that is 0: read in place, 1: copied by each task, 2: copied once.
+void copy_operand(Halide::Func, int how, const Loops &, const Halide::LoopLevel &task);
+/// An operand whose positions lie side by side, along its dimension `position`, copied once with its channels side by side:
+/// by squares, so that every line read is used whole. Returns the copy.
+Halide::Func copy_transposed(Halide::Func, int position, const Loops &);
 
 std::vector<Loop> join(std::vector<Loop>, const std::vector<Loop> &, const std::vector<Loop> & = {});
 

@@ -13,7 +13,7 @@ using namespace Halide;
 
 namespace convsmith {
 
-extern const Schedule cpu_direct, cpu_dot4, cpu_partial_sums, cpu_pointwise;
+extern const Schedule cpu_direct, cpu_dot4, cpu_lane_sums, cpu_partial_sums, cpu_pointwise;
 
 namespace {
 
@@ -33,7 +33,7 @@ const Schedule reference{"reference",
 }  // namespace
 
 const std::vector<const Schedule *> &schedules() {
-  static const std::vector<const Schedule *> all = {&cpu_partial_sums, &cpu_dot4, &cpu_direct, &cpu_pointwise, &reference};
+  static const std::vector<const Schedule *> all = {&cpu_lane_sums, &cpu_partial_sums, &cpu_dot4, &cpu_direct, &cpu_pointwise, &reference};
   return all;
 }
 
@@ -99,9 +99,10 @@ std::vector<Knob> all_knobs(const Schedule &schedule, const Stages &s, const Wor
   bool border = false;
   for (int a = 0; a + 1 < p.rank; a++) border |= p.pad_lo[a] > 0 || p.pad_hi[a] > 0;
   bool rows = false;
+  for (auto &knob : k) rows |= knob.name == "rows" && knob.preset[0] > 1;
   for (auto &knob : k)
-    for (size_t a = 2; knob.name == "tile" && a < knob.preset.size(); a++) rows |= knob.preset[a] > 1;
-  k.push_back({"trim", {border && (!rows || s.over_positions) && !s.sums.empty() && !s.paired && !s.by_fours && &schedule != &reference}, {0}, {1}});
+    for (size_t a = s.over_positions ? 3 : 2; knob.name == "tile" && a < knob.preset.size(); a++) rows |= knob.preset[a] > 1;
+  k.push_back({"trim", {border && !rows && !s.sums.empty() && !s.paired && !s.by_fours && &schedule != &reference}, {0}, {1}});
   return k;
 }
 

@@ -207,7 +207,7 @@ int stop_early(void *calls, int (*body)(void *, std::int32_t), void *context, st
 // Also of a kernel that asks for no memory, and so has no assertions of its own.
 TEST(ParallelFor, AFailureOfTheCallersLoopIsReported) {
   const Library library = emitted("parallel",
-                                  {kernel("dense", "forward", "ic=64 oc=64 in=56x56 kernel=3 pad=1"),
+                                  {kernel("dense", "forward", "ic=64 oc=64 in=56x56 kernel=3 pad=1 border=reflect"),
                                    kernel("depthwise", "forward", "ic=48 oc=48 groups=48 in=56x56 kernel=3 pad=1")},
                                   "host")
                               .open();
