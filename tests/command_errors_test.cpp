@@ -15,7 +15,7 @@ namespace convsmith {
 namespace {
 
 TEST_F(CommandErrorTest, Usage) {
-  const std::string subcommands = "expected a subcommand, one of learn, apply, emit, run, verify, explain, list, cache, got ";
+  const std::string subcommands = "expected a subcommand, one of learn, apply, emit, run, verify, bench, explain, list, cache, got ";
   fail(2, {}, subcommands + "none");
   fail(2, {"train"}, subcommands + "\"train\"");
   fail(2, {"two\nlines"}, subcommands + "\"two\\nlines\"");
@@ -193,15 +193,13 @@ TEST_F(CommandErrorTest, CompilersAndRecords) {
   fail(2, {"emit", edge, "-o", "@out", "--records", "@none"},
        "records: expected a folder of *.rec files, got \"@none\": No such file or directory");
   fs::create_directory(path("@records"));
-  const auto record = [&](const std::string &schedule, const std::string &message) {
+  const auto record = [&](const std::string &schedule, const Text &message) {
     write("@records/x86-64.rec",
           fmt::format("# a record\nin=6x8 kernel=1x2 | forward | * | {} | halide=21.0.0\n", schedule));
     fail(2, {"emit", edge, "-o", "@out", "--target", "x86-64", "--records", "@records"}, message);
   };
-  record("cpu_fast@1",
-         "@records/x86-64.rec:2: schedule: expected one of cpu_partial_sums, cpu_dot4, cpu_direct, cpu_pointwise, "
-         "reference, got "
-         "\"cpu_fast\"");
+  record("cpu_fast@1", AllOf(StartsWith("@records/x86-64.rec:2: schedule: expected one of cpu_"), HasSubstr(", cpu_direct, "),
+                             EndsWith(", reference, got \"cpu_fast\"")));
   record("reference", "@records/x86-64.rec:2: expected SCHEDULE@VERSION, got \"reference\"");
   // Nothing is left behind but the folder.
   EXPECT_TRUE(listing("@out").empty());

@@ -1,6 +1,9 @@
 // `explain`: counts by plain arithmetic, and the choice and the bytes that `emit` ends with.
 #include <fmt/format.h>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
 #include "command.h"
 
 using nlohmann::json;
@@ -21,6 +24,10 @@ class ExplainTest : public CommandTest {
       if (p["pass"] == name) return p;
     ADD_FAILURE() << "no " << name << " in " << j;
     return {};
+  }
+  static std::set<std::string> words(const std::string &text) {
+    std::istringstream stream(text);
+    return {std::istream_iterator<std::string>(stream), {}};
   }
 };
 
@@ -206,6 +213,46 @@ TEST_F(ExplainTest, WritesTheLoopsAndTheAssemblyOfOnePass) {
   // Beyond the last channel of the last panel are zeros, which plain weights do not have.
   EXPECT_THAT(read("@deep.stmt"), HasSubstr("select("));
   EXPECT_THAT(read("@plain.stmt"), Not(HasSubstr("select(")));
+}
+
+TEST_F(ExplainTest, TakesAScheduleInPlaceOfTheChoice) {
+  const std::string problem = "ic=8 oc=16 in=6x8 kernel=3";
+  const auto forward = [&](const std::string &schedule) {
+    return pass(explained(problem, {"--passes", "forward", "--schedule", schedule}), "forward");
+  };
+  const json presets = forward("cpu_direct"), given = forward("cpu_direct tile=4,2 lanes=8");
+  for (auto &own : {presets, given}) {
+    EXPECT_THAT(own["schedule"].get<std::string>(), testing::StartsWith("cpu_direct@"));
+    EXPECT_EQ(own["why"], "asked for");
+  }
+  // Knobs that are left out keep their presets.
+  std::set<std::string> knobs = words(given["knobs"]);
+  EXPECT_TRUE(knobs.erase("tile=4,2") && knobs.erase("lanes=8")) << given["knobs"];
+  std::set<std::string> others = words(presets["knobs"]);
+  std::erase_if(others, [](auto &knob) { return knob.starts_with("tile=") || knob.starts_with("lanes="); });
+  EXPECT_EQ(knobs, others);
+  EXPECT_GT(others.size(), 2u);
+  EXPECT_THAT(succeed({"explain", problem, "--passes", "forward", "--schedule", "cpu_direct tile=4,2"}),
+              AllOf(HasSubstr("  forward                        cpu_direct@"), HasSubstr(" tile=4,2 "), HasSubstr("\n  asked for\n")));
+  EXPECT_THAT(forward("reference")["schedule"].get<std::string>(), testing::StartsWith("reference@"));
+  // It is what is compiled too.
+  for (const char *schedule : {"cpu_direct tile=16,2", "cpu_direct tile=16,5"})
+    succeed({"explain", problem, "--passes", "forward", "--schedule", schedule, "--loop-nest", std::string("@") + schedule, "--quiet"});
+  EXPECT_NE(read("@cpu_direct tile=16,2"), read("@cpu_direct tile=16,5"));
+
+  const auto refused = [&](const std::string &schedule, const Text &message) {
+    fail(2, {"explain", problem, "--passes", "forward", "--schedule", schedule}, message);
+  };
+  const std::string of = ", for forward of \"" + problem + "\"", form = "knob: expected NAME=INTEGER[,INTEGER...], got ";
+  refused("cpu_fast", AllOf(testing::StartsWith("schedule: expected one of "), HasSubstr("cpu_direct, "),
+                            testing::EndsWith(", got \"cpu_fast\"")));
+  refused("cpu_direct colour=3", "schedule cpu_direct: unknown knob \"colour\"" + of);
+  refused("reference tile=3", "schedule reference: unknown knob \"tile\"" + of);
+  refused("cpu_direct tile", form + "\"tile\"");
+  refused("cpu_direct tile=x", form + "\"tile=x\"");
+  refused("cpu_direct tile=1 tile=2", "knob tile: given twice");
+  refused("cpu_direct tile=99999", AllOf(HasSubstr("knob tile: entry 0 expected 1 to "), HasSubstr(", got 99999" + of)));
+  refused("cpu_pointwise", "schedule cpu_pointwise does not support forward of \"" + problem + "\"");
 }
 
 TEST_F(ExplainTest, RefusesInOneLine) {

@@ -1,5 +1,6 @@
 #include "tools/support/process.h"
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,6 +9,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <thread>
 #include "convsmith/error.h"
 #include "tools/support/interrupt.h"
@@ -15,6 +18,8 @@
 
 namespace convsmith {
 namespace {
+
+using Words = std::vector<std::string>;
 
 ProcessResult shell(const std::string &script, const ProcessOptions &options = {}) {
   return run_process({"/bin/sh", "-c", script}, options);
@@ -177,6 +182,113 @@ TEST(Process, OwnExecutableIsThisTest) {
   EXPECT_NE(own_executable().find('/'), std::string::npos);
 }
 
+std::unique_ptr<Conversation> talk_to(const std::string &script) {
+  return std::make_unique<Conversation>(Words{"/bin/sh", "-c", script});
+}
+
+// What is thrown, as text.
+std::string refusal(const std::function<void()> &call) {
+  try {
+    call();
+  } catch (const Error &error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
+TEST(Conversation, AnswersLineByLine) {
+  const auto echo = talk_to("while read -r line; do echo \"you said $line\"; done");
+  EXPECT_EQ(echo->ask("one", 10), "you said one");
+  EXPECT_EQ(echo->ask("two  words \\ \"quoted\"", 10), "you said two  words \\ \"quoted\"");
+  for (int i = 0; i < 1000; i++) ASSERT_EQ(echo->ask(std::to_string(i), 10), "you said " + std::to_string(i));
+  const auto cat = Conversation({"cat"}).ask(std::string(30'000, 'x'), 10);
+  EXPECT_EQ(cat, std::string(30'000, 'x'));
+}
+
+TEST(Conversation, MayBeginWithTheProgram) {
+  const auto greeting = talk_to("echo ok one 1.0; read -r line; echo \"$line\"");
+  EXPECT_EQ(greeting->ask("", 10), "ok one 1.0");
+  EXPECT_EQ(greeting->ask("next", 10), "next");
+}
+
+TEST(Conversation, KeepsLinesThatCameTogether) {
+  const auto talk = talk_to("printf 'a\\n\\nb\\nc'; sleep 0.2; printf 'd\\ne\\n'; read -r line; echo \"$line\"");
+  for (const char *line : {"a", "", "b", "cd", "e"}) EXPECT_EQ(talk->ask("", 10), line);
+  EXPECT_EQ(talk->ask("f", 10), "f");
+  // Many of them, longer together than a line may be.
+  const auto many = talk_to("seq 1 40000; read -r line; echo \"$line\"");
+  for (int i = 1; i <= 40000; i++) ASSERT_EQ(many->ask("", 10), std::to_string(i));
+  EXPECT_EQ(many->ask("end", 10), "end");
+}
+
+TEST(Conversation, AProgramThatEndsIsAnError) {
+  for (const char *script : {"exit 0", "exit 3", "kill -SEGV $$", "read -r line; printf half"}) {
+    const auto talk = talk_to(script);
+    EXPECT_EQ(refusal([&] { talk->ask("anything", 10); }), "/bin/sh: ended before it answered \"anything\"") << script;
+  }
+  // Asked when it has ended, there is no SIGPIPE.
+  const auto ended = talk_to("echo bye");
+  EXPECT_EQ(ended->ask("", 10), "bye");
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(refusal([&] { ended->ask("more", 10); }), "/bin/sh: ended before it answered \"more\"");
+}
+
+TEST(Conversation, AProgramThatSaysNothingIsAnError) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto silent = talk_to("read -r line; sleep 60");
+  EXPECT_EQ(refusal([&] { silent->ask("hello", 0.2); }), "/bin/sh: expected an answer within 0.2 s to \"hello\"");
+  // Nor does it help to go on without ending a line.
+  const auto slow = talk_to("while sleep 0.02; do printf .; done");
+  EXPECT_EQ(refusal([&] { slow->ask("", 0.3); }), "/bin/sh: expected an answer within 0.3 s to \"\"");
+  EXPECT_GE(seconds_since(start), 0.5);
+  EXPECT_LT(seconds_since(start), 10);
+}
+
+TEST(Conversation, ALineWithoutEndIsAnError) {
+  const auto endless = talk_to("exec yes x | tr -d '\\n'");
+  EXPECT_EQ(refusal([&] { endless->ask("", 10); }), "/bin/sh: expected a line, got 64 KiB without an end");
+  const auto long_line = talk_to("head -c 60000 /dev/zero | tr '\\0' x; echo");
+  EXPECT_EQ(long_line->ask("", 10), std::string(60'000, 'x'));
+}
+
+TEST(Conversation, AMissingProgramIsAnError) {
+  const auto start = [](const Words &argv) { return refusal([&] { Conversation talk(argv); }); };
+  EXPECT_EQ(start({"/no/such/program"}), "/no/such/program: cannot run: no such program");
+  EXPECT_EQ(start({"no-such-program-anywhere", "word"}),
+            "no-such-program-anywhere: cannot run: no such program in the folders of PATH");
+  EXPECT_EQ(start({"/tmp"}), "/tmp: cannot run: Permission denied");
+  EXPECT_EQ(start({}), "expected a program to talk to, got an empty name");
+  EXPECT_EQ(start({"", "word"}), "expected a program to talk to, got an empty name");
+}
+
+TEST(Conversation, EndsWithItsGroup) {
+  const std::size_t descriptors = open_descriptors();
+  std::string pids[3];
+  {
+    const auto talk = talk_to("trap '' TERM INT HUP; sleep 60 & echo $!; (sleep 61) & echo $!; echo $$; wait");
+    for (auto &pid : pids) pid = talk->ask("", 10);
+    EXPECT_EQ(kill(std::stoi(pids[0]), 0), 0);
+  }
+  for (auto &pid : pids) EXPECT_TRUE(is_gone(pid)) << pid;
+  // Whoever outlives the program itself goes too.
+  std::string left;
+  {
+    const auto talk = talk_to("sleep 60 & echo $!");
+    left = talk->ask("", 10);
+  }
+  EXPECT_TRUE(is_gone(left));
+  EXPECT_EQ(open_descriptors(), descriptors);
+  EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1) << "no zombies";
+}
+
+TEST(Conversation, TheProgramGetsOnlyTheStandardDescriptors) {
+  for (int fd = 3; fd < 1024; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  Conversation first({"cat"});
+  EXPECT_EQ(first.ask("a", 10), "a");
+  Conversation second({"sh", "-c", "echo $(ls /proc/self/fd)"});
+  EXPECT_EQ(second.ask("", 10), "0 1 2 3");  // 1 is the substitution's, 3 is the folder that ls reads
+}
+
 // In a child process: the flag that a signal sets stays set.
 void interrupted_while_running() {
   install_interrupt_handlers();
@@ -196,6 +308,26 @@ void interrupted_while_running() {
 
 TEST(InterruptDeathTest, EndsARunningProgram) {
   EXPECT_EXIT(interrupted_while_running(), testing::ExitedWithCode(130), "");
+}
+
+void interrupted_while_asking() {
+  install_interrupt_handlers();
+  std::thread signaller([] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    kill(getpid(), SIGINT);
+  });
+  int code = 1;
+  try {
+    talk_to("read -r line; sleep 60")->ask("hello", 30);
+  } catch (const Interrupted &) {
+    code = waitpid(-1, nullptr, WNOHANG) == -1 && errno == ECHILD ? 130 : 2;
+  }
+  signaller.join();
+  std::_Exit(code);
+}
+
+TEST(InterruptDeathTest, EndsAConversation) {
+  EXPECT_EXIT(interrupted_while_asking(), testing::ExitedWithCode(130), "");
 }
 
 TEST(InterruptDeathTest, IsThrownAtTheNextCheck) {

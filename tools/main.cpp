@@ -73,6 +73,7 @@ int run(int argc, char **argv) {
   add_emit(app, settings);
   add_run(app, settings);
   add_verify(app, settings);
+  add_bench(app, settings);
   add_explain(app, settings);
   add_list(app, settings);
   add_cache(app, settings);

@@ -30,19 +30,23 @@ bool is_special(const std::string &file) {  // a device or a pipe
 
 }  // namespace
 
-void add_settings(CLI::App &app, Settings &s) {
-  app.add_flag("--json", s.json, "machine-readable results on standard output");
+void add_build_settings(CLI::App &app, Settings &s) {
   app.add_flag("--quiet", s.quiet, "no progress bar and no prose");
   app.add_option("--target", s.target,
                  "machine to make code for: host, a level (see `convsmith list targets`), or several, T,T…")
-      ->capture_default_str();
-  app.add_option("--threads", s.threads, "threads of the kernels, at most 1024; 0: one a processor")
-      ->check(whole_number(0, 1024))
       ->capture_default_str();
   app.add_option("--cc", s.cc, "C compiler for the C layer")
       ->check(
           [](const std::string &text) { return std::string(text.empty() ? "expected a C compiler, got \"\"" : ""); })
       ->capture_default_str();
+}
+
+void add_settings(CLI::App &app, Settings &s) {
+  app.add_flag("--json", s.json, "machine-readable results on standard output");
+  app.add_option("--threads", s.threads, "threads of the kernels, at most 1024; 0: one a processor")
+      ->check(whole_number(0, 1024))
+      ->capture_default_str();
+  add_build_settings(app, s);
 }
 
 std::string json_text(const nlohmann::json &j) {

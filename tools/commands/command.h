@@ -17,6 +17,8 @@ struct Settings {
 };
 
 void add_settings(CLI::App &, Settings &);
+/// Of those only --quiet, --target and --cc.
+void add_build_settings(CLI::App &, Settings &);
 
 // Each adds its subcommand; it runs when the command line names it and throws where it fails.
 void add_learn(CLI::App &, Settings &);
@@ -24,6 +26,7 @@ void add_apply(CLI::App &, Settings &);
 void add_emit(CLI::App &, Settings &);
 void add_run(CLI::App &, Settings &);
 void add_verify(CLI::App &, Settings &);
+void add_bench(CLI::App &, Settings &);
 void add_explain(CLI::App &, Settings &);
 void add_list(CLI::App &, Settings &);
 void add_cache(CLI::App &, Settings &);

@@ -1,13 +1,4 @@
 // What a problem holds and costs, and what would be compiled for it, without compiling it.
-//
-//   multiply-adds  the products that the formula names, those with a border's elements among them: one for each n,
-//                  weight and position that shares it (of x where op=transposed, else of y); train_step: those of
-//                  forward and of weight_gradient
-//   operations     two a multiply-add; one addition (bias_gradient) or product (activation_gradient) an element of dy
-//   bytes          every tensor of the pass once, weights in plain order
-//
-// An extent known only when run counts as 1. The parser keeps every tensor below 2^63 elements, and 128 bits hold what
-// follows from two of them.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <algorithm>
@@ -16,28 +7,17 @@
 #include "command.h"
 #include "convsmith/error.h"
 #include "convsmith/file.h"
-#include "generators/layout.h"
 #include "schedules/levels.h"
 #include "schedules/schedule.h"
+#include "tools/measure/cost.h"
 #include "tools/support/temporary_folder.h"
 
 namespace convsmith {
 namespace {
 
-using Count = unsigned __int128;
-
 struct ExplainArguments {
-  std::string problem, passes = "all", tune_for, records, loop_nest, assembly;
+  std::string problem, passes = "all", tune_for, schedule, records, loop_nest, assembly;
 };
-
-Count times(Count a, Count b) {
-  Count product = 0;
-  if (__builtin_mul_overflow(a, b, &product)) throw InternalError("explain: a count passes 2^128");
-  return product;
-}
-
-Count elements(const Shape &shape) { return Count(element_count(shape)); }
-Count positions(const Shape &tensor) { return elements({tensor.begin() + 2, tensor.end()}); }
 
 // "3,600,000,000"
 std::string readable(Count n) {
@@ -93,54 +73,6 @@ std::vector<Rung> ladder(const Problem &p) {
 
 std::string own_rung(const Problem &p) {
   return p.op == Op::dense ? "dense" : p.op == Op::local ? "local" : ladder(p).back().op;
-}
-
-struct Cost {
-  Count multiply_adds = 0, operations = 0, bytes_read = 0, bytes_written = 0;
-  double intensity() const {
-    const double bytes = double(bytes_read) + double(bytes_written);
-    return bytes > 0 ? double(operations) / bytes : 0;
-  }
-};
-
-Cost cost(const Problem &p, PassKind pass) {
-  const Shape x_shape = p.input_shape(), y_shape = p.output_shape();
-  const Count weights = elements(p.weight_shape()), y_elements = elements(y_shape);
-  const bool shared = p.op != Op::local && p.op != Op::dense;
-  const Count sharing = shared ? positions(p.op == Op::transposed ? x_shape : y_shape) : 1;
-  const Count products = times(times(weights, sharing), elements({p.n}));
-
-  const auto bytes = [](Count count, const Halide::Type &type) { return times(count, Count(type.bytes())); };
-  const Count x = bytes(elements(x_shape), tensor_type(p)), y = bytes(y_elements, output_type(p));
-  const Count weight = bytes(weights, weight_type(p)), master = bytes(weights, master_type(p));
-  const Count channels = bytes(Count(p.oc), bias_type(p)), bias = p.bias ? channels : 0;
-  const Count residual = p.residual ? y : 0, scalar = 4;
-
-  switch (pass) {
-    case PassKind::forward: {
-      Count quantisation = 0;  // x_zero and w_zero, with their scales but for i32, and y's for 8 bits
-      if (p.type == Type::u8s8) {
-        const Count pair = scalar + (p.scale == Scale::tensor ? scalar : channels);
-        quantisation = p.out_type == OutType::i32 ? pair : 2 * pair;
-        if (p.out_type == OutType::u8 || p.out_type == OutType::s8) quantisation += 2 * scalar;
-      }
-      return {products, 2 * products, x + weight + bias + residual + quantisation, p.save == Save::pre ? 2 * y : y};
-    }
-    case PassKind::input_gradient:
-      return {products, 2 * products, y + weight, x};
-    case PassKind::weight_gradient:
-      return {products, 2 * products, x + y, master};
-    case PassKind::bias_gradient:
-      return {0, y_elements, y, channels};
-    case PassKind::activation_gradient:
-      return {0, y_elements, 2 * y, y};
-    case PassKind::pack_weight:
-    case PassKind::pack_weight_for_input_gradient:
-      return {0, 0, master, weight};
-    case PassKind::train_step:
-      return {2 * products, 4 * products, x + master + bias + residual + y + scalar, master + bias + scalar};
-  }
-  return {};
 }
 
 std::vector<PassKind> asked_for(const std::string &text, const Problem &p) {
@@ -230,6 +162,9 @@ void explain(const ExplainArguments &a, const Settings &s) {
   job.problem = p.str(), job.records = a.records, job.cpu = a.tune_for;
   if (job.cpu.empty()) job.cpu = job.target == level_name(host_target()) ? this_cpu() : "*";
 
+  const size_t space = std::min(a.schedule.find(' '), a.schedule.size());
+  job.schedule = a.schedule.substr(0, space), job.knobs = a.schedule.substr(space);
+
   nlohmann::json j = json_problem(p);
   j["target"] = job.target, j["tune_for"] = job.cpu;
   std::string costs, choices;
@@ -257,7 +192,12 @@ void explain(const ExplainArguments &a, const Settings &s) {
       say(refusals, reason, job.pass);
       continue;
     }
-    const KernelChoice c = kernel_choice(job);
+    const KernelJob of_pass = [&] {
+      KernelJob one = job;
+      if (job.pass.starts_with("pack_weight") && passes.size() > 1) one.schedule = one.knobs = "";  // not the one asked for
+      return one;
+    }();
+    const KernelChoice c = kernel_choice(of_pass);
     one["schedule"] = fmt::format("{}@{}", c.schedule, c.version), one["knobs"] = c.knobs, one["why"] = c.why;
     choices += fmt::format("  {:<30} {}@{} {}\n", job.pass, c.schedule, c.version, c.knobs);
     say(reasons, c.why, job.pass);
@@ -283,9 +223,10 @@ void add_explain(CLI::App &app, Settings &s) {
   sub->add_option("PROBLEM", a->problem, "problem text; past 2^31 elements too")->required();
   sub->add_option("--passes", a->passes, "names separated by commas, or all")->capture_default_str();
   sub->add_option("--tune-for", a->tune_for, "CPU whose records to use (default: this one where the code is for it)");
+  sub->add_option("--schedule", a->schedule, "NAME knob=...: instead of the records and rules; knobs left out keep their presets");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
   sub->add_option("--loop-nest", a->loop_nest, "file for the compiler's lowered loops of one pass");
-  sub->add_option("--assembly", a->assembly, "file for the assembly of one pass");
+  sub->add_option("--assembly,--asm", a->assembly, "file for the assembly of one pass");
   add_settings(*sub, s);
   sub->callback([a, &s] { explain(*a, s); });
 }

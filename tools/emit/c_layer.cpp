@@ -7,7 +7,7 @@
 
 namespace convsmith {
 
-extern const char *const abi_text, *const c_layer_text, *const version_text;  // written by CMake
+extern const char *const abi_text, *const c_layer_text, *const threads_text, *const version_text;  // written by CMake
 
 namespace {
 
@@ -120,6 +120,13 @@ std::string c_header(const EmittedLibrary &lib) {
   return h + "\n#ifdef __cplusplus\n}\n#endif\n#endif\n";
 }
 
+// Of the tensor as `init` describes it; 0 where that is known only when run.
+static std::int64_t bytes_of(const KernelArgument &a) {
+  std::int64_t bytes = a.type == "u8" || a.type == "s8" ? 1 : a.type == "f16" || a.type == "bf16" ? 2 : 4;
+  for (const std::int64_t extent : a.shape) bytes *= std::max<std::int64_t>(extent, 0);
+  return bytes;
+}
+
 std::string c_source(const EmittedLibrary &lib) {
   const std::string n = lib.name;
   size_t most = 1;
@@ -132,13 +139,13 @@ std::string c_source(const EmittedLibrary &lib) {
   s += "};\n\n"
        "typedef struct {\n  int8_t axis;\n  int32_t extent;\n  int32_t multiple;\n} dim_spec;\n"
        "typedef struct {\n  const char *name;\n  int32_t type, rank;\n  int64_t extent[CONVSMITH_MAX_RANK], stride[CONVSMITH_MAX_RANK];\n"
-       "  int8_t memory[CONVSMITH_MAX_RANK], size[CONVSMITH_MAX_RANK];\n  int32_t fixed, dims;\n  dim_spec dim[CONVSMITH_MAX_RANK];\n} argument_spec;\n"
+       "  int8_t memory[CONVSMITH_MAX_RANK], size[CONVSMITH_MAX_RANK];\n  int32_t fixed, dims;\n  int64_t bytes;\n  dim_spec dim[CONVSMITH_MAX_RANK];\n} argument_spec;\n"
        "typedef struct {\n  const char *name;\n  int64_t window, stride, lo, hi, out_pad;\n} axis_spec;\n"
        "typedef struct {\n  int32_t size_count;\n  int8_t size[4];\n  int32_t transposed, reflect, wrap;\n  axis_spec axis[3];\n} problem_spec;\n"
        "typedef struct {\n  const char *function;\n  const problem_spec *problem;\n  int32_t arguments, outputs;\n  const argument_spec *argument;\n"
        "  int32_t number_count;\n  int8_t number[7];\n  int (*kernel[LEVELS])(void **arguments);\n"
        "  int64_t (*serial_bytes[LEVELS])(const int64_t *s), (*task_bytes[LEVELS])(const int64_t *s);\n} pass_spec;\n\n";
-  s += c_layer_text;
+  s += c_layer_text, s += "\n", s += threads_text;
   s += "\n/* ---- This library's kernels ---- */\n\n";
   std::string kernel;
   for (auto &p : lib.passes) {
@@ -149,8 +156,8 @@ std::string c_source(const EmittedLibrary &lib) {
     kernel = p.kernel;
     s += fmt::format("static const argument_spec {}_arguments[] = {{\n", f);
     for (auto &a : args) {
-      s += fmt::format("    {{{}, {}, {}, {{{}}}, {{{}}}, {{{}}}, {{{}}}, {}, {}, {{", quoted(a.name), type_constant(a.type), a.shape.size(),
-                       fmt::join(a.shape, ", "), fmt::join(a.strides, ", "), fmt::join(a.memory, ", "), fmt::join(a.sizes, ", "), a.fixed, a.dims.size());
+      s += fmt::format("    {{{}, {}, {}, {{{}}}, {{{}}}, {{{}}}, {{{}}}, {}, {}, {}, {{", quoted(a.name), type_constant(a.type), a.shape.size(),
+                       fmt::join(a.shape, ", "), fmt::join(a.strides, ", "), fmt::join(a.memory, ", "), fmt::join(a.sizes, ", "), a.fixed, a.dims.size(), bytes_of(a));
       for (size_t d = 0; d < a.dims.size(); d++)
         s += fmt::format("{}{{{}, {}, {}}}", d ? ", " : "", a.dims[d].axis, a.dims[d].extent, a.dims[d].multiple);
       s += "}},\n";
@@ -199,8 +206,7 @@ std::string c_source(const EmittedLibrary &lib) {
       "}};\n\n"
       "void {0}_set_threads(int32_t threads) {{ select_threads(threads); }}\n"
       "void {0}_set_parallel_for(convsmith_parallel_for run, void *user) {{\n"
-      "  the_parallel_for = run, the_parallel_for_user = user;\n"
-      "  halide_set_custom_do_par_for(run ? callers_do_par_for : halide_default_do_par_for);\n}}\n"
+      "  the_parallel_for = run, the_parallel_for_user = user;\n}}\n"
       "void {0}_set_allocator(const convsmith_allocator *allocator) {{\n"
       "  static const convsmith_allocator none;\n  the_allocator = allocator ? *allocator : none;\n}}\n"
       "const char *{0}_version(void) {{ return {1}; }}\n"

@@ -89,10 +89,13 @@ Workload workload_of(const KernelJob &job) {
 
 Choice chosen(const KernelJob &job, const Workload &w) {
   if (job.schedule.empty()) return choose(w, book_of(job.records), job.cpu);
-  Choice choice{&find_schedule(job.schedule), Knobs::parse(job.knobs), "asked for"};
-  const Stages s = outline(with_knobs(w, choice.knobs));
+  Choice choice{&find_schedule(job.schedule), {}, "asked for"};
+  const Knobs asked = Knobs::parse(job.knobs);
+  const Stages s = outline(with_knobs(w, asked));
   if (!choice.schedule->supports(s, w))
     throw Error(fmt::format("schedule {} does not support {} of \"{}\"", job.schedule, job.pass, job.problem));
+  choice.knobs = presets(*choice.schedule, s, w);  // where nothing else is asked for
+  for (auto &[name, values] : asked.values()) choice.knobs.set(name, values);
   check_knobs(*choice.schedule, choice.knobs, s, w);
   return choice;
 }

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <algorithm>
@@ -205,6 +206,64 @@ ProcessResult run_process(const std::vector<std::string> &argv, const ProcessOpt
   child.kill();
   child.reap(result);
   return result;
+}
+
+struct Conversation::State {
+  explicit State(const std::vector<std::string> &argv)
+      : program(argv.front()), sockets(program), child(argv, {sockets.theirs.get(), sockets.theirs.get(), STDERR_FILENO}) {
+    sockets.theirs.close();
+  }
+  struct Sockets {  // not pipes: writing to a program that has ended must not raise SIGPIPE
+    explicit Sockets(const std::string &program) {
+      int ends[2] = {-1, -1};
+      if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) fail(program, "cannot open a socket to it", errno);
+      FileDescriptor first(ends[0]), second(ends[1]);
+      ours = above_standard(program, std::move(first)), theirs = above_standard(program, std::move(second));
+    }
+    FileDescriptor ours, theirs;
+  };
+  std::string program;
+  Sockets sockets;
+  Child child;
+  std::string said;  // and not yet returned
+};
+
+Conversation::Conversation(const std::vector<std::string> &argv) {
+  if (argv.empty() || argv.front().empty()) throw Error("expected a program to talk to, got an empty name");
+  state_ = std::make_unique<State>(argv);
+}
+
+Conversation::~Conversation() = default;
+
+std::string Conversation::ask(const std::string &line, double timeout_s) {
+  State &s = *state_;
+  std::string text = line.empty() ? "" : line + "\n";
+  const auto ended = [&] { return Error(fmt::format("{}: ended before it answered \"{}\"", s.program, line)); };
+  while (!text.empty()) {
+    const ssize_t count = send(s.sockets.ours.get(), text.data(), text.size(), MSG_NOSIGNAL);
+    if (count >= 0) text.erase(0, size_t(count));
+    else if (errno == EPIPE || errno == ECONNRESET) throw ended();
+    else if (errno != EINTR) fail(s.program, "cannot be asked", errno);
+  }
+  const auto start = Clock::now();
+  for (;;) {
+    check_interrupt();
+    if (const size_t end = s.said.find('\n'); end != std::string::npos) {
+      const std::string answer = s.said.substr(0, end);
+      s.said.erase(0, end + 1);
+      return answer;
+    }
+    const std::chrono::duration<double> used = Clock::now() - start;
+    if (used.count() > timeout_s) throw Error(fmt::format("{}: expected an answer within {:g} s to \"{}\"", s.program, timeout_s, line));
+    if (s.said.size() > std::size_t{64} << 10) throw Error(fmt::format("{}: expected a line, got 64 KiB without an end", s.program));
+    pollfd socket = {s.sockets.ours.get(), POLLIN, 0};
+    if (poll(&socket, 1, int(longest_nap.count())) <= 0) continue;
+    char buffer[4096];
+    const ssize_t count = recv(s.sockets.ours.get(), buffer, sizeof buffer, 0);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) throw ended();
+    s.said.append(buffer, size_t(count));
+  }
 }
 
 std::string own_executable() {

@@ -1,6 +1,7 @@
 // Other programs: started, fed, listened to and always ended.
 #pragma once
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,25 @@ struct ProcessResult {
 /// leaves running in that group is then killed; a process that left the group is not waited for.
 /// Errors: Error where it cannot be started; Interrupted, the group killed, after SIGINT or SIGTERM (interrupt.h).
 ProcessResult run_process(const std::vector<std::string> &argv, const ProcessOptions &options = {});
+
+/// A program that answers each line with a line. It runs in a process group of its own, which ends with this object; its
+/// standard error is ours.
+class Conversation {
+ public:
+  /// Errors: Error where it cannot be started.
+  explicit Conversation(const std::vector<std::string> &argv);
+  ~Conversation();
+  Conversation(const Conversation &) = delete;
+  Conversation &operator=(const Conversation &) = delete;
+
+  /// Sends a line, if there is one, and waits for the next that comes back, without its end.
+  /// Errors: Error where the program ends, says more than 64 KiB in a line or nothing for so long; Interrupted.
+  std::string ask(const std::string &line, double timeout_s);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 /// The path of this program. Errors: Error where its file has been replaced or removed since it started.
 std::string own_executable();

@@ -1,0 +1,291 @@
+// Every kernel of a set against the machine's limits and against peers, all in the same run: a turn is one contestant
+// called for a short while, and the contestants of a row take their turns in random order, so that noise hits all alike.
+//
+//   time     the least and the median over the turns, of one call with its data at hand
+//   GFLOP/s  nominal: the products that the formula names, those with a border's zeros among them
+//   roof     the share of the limit reached: multiply-adds from registers, or every tensor copied once at the rate of a
+//            working set of that size, whichever takes longer
+//   ratio    the peer's time over ours
+//
+// Weights are packed outside of the timing, on every side. A weight gradient's time holds its conversion to the order
+// of files ([OC, IC/groups, *kernel]), on every side.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <map>
+#include <random>
+#include <thread>
+#include "bench_page.h"
+#include "command.h"
+#include "convsmith/error.h"
+#include "convsmith/file.h"
+#include "schedules/levels.h"
+#include "schedules/records.h"
+#include "tools/measure/call.h"
+#include "tools/measure/cost.h"
+#include "tools/measure/peer.h"
+#include "tools/measure/roof.h"
+#include "tools/support/interrupt.h"
+#include "tools/support/temporary_folder.h"
+#include "tools/verify/certificate.h"
+
+namespace convsmith {
+
+extern const char *const version_text;
+
+namespace {
+
+struct BenchArguments {
+  std::string set, passes = "all", threads, batch, only, schedule, records, json, html;
+  std::vector<std::string> peers;
+  double seconds = 0.2;
+};
+
+std::vector<std::int64_t> numbers(const std::string &option, const std::string &list, std::int64_t most) {
+  std::vector<std::int64_t> values;
+  for (size_t at = 0; at <= list.size();) {
+    const size_t comma = std::min(list.find(',', at), list.size());
+    const std::string word = list.substr(at, comma - at);
+    if (word.empty() || word.size() > 6 || word.find_first_not_of("0123456789") != std::string::npos || std::stol(word) < 1 || std::stol(word) > most)
+      throw Error(fmt::format("{}: expected numbers from 1 to {}, separated by commas, got \"{}\"", option, most, list));
+    values.push_back(std::stol(word)), at = comma + 1;
+  }
+  return values;
+}
+
+
+// A peer that sums in another way (a Fourier transform, say) may round; one that computes something else differs by far
+// more.
+constexpr double same_computation = 1e-4;
+
+// The kernels of a set that were asked for, each at each batch (0: as the problem says).
+std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments &a) {
+  std::vector<std::pair<KernelRequest, std::int64_t>> kernels;
+  const size_t space = std::min(a.schedule.find(' '), a.schedule.size());
+  if (!a.schedule.empty()) find_schedule(a.schedule.substr(0, space)), Knobs::parse(a.schedule.substr(space));
+  if (!a.records.empty()) RecordBook::load(a.records);
+  for (const auto batch : a.batch.empty() ? std::vector<std::int64_t>{0} : numbers("--batch", a.batch, 999'999))
+    for (KernelRequest r : read_spec(a.set)) {
+      if (r.name.find(a.only) == std::string::npos) continue;
+      if (batch) r.problem.n = batch;
+      if (r.problem.n < 1 || std::count(r.problem.in.begin(), r.problem.in.end(), run_time))
+        throw Error(fmt::format("{}: kernel {}: expected known extents of at least 1, got \"{}\"", a.set, r.name, r.problem.str()));
+      if (a.passes != "all") {
+        const auto wanted = parse_passes(a.passes, r.problem);
+        std::erase_if(r.passes, [&](PassKind p) { return !std::count(wanted.begin(), wanted.end(), p); });
+      }
+      for (const PassKind p : r.passes)
+        if (!a.schedule.empty() && !is_packing(p)) r.schedule[p] = {a.schedule.substr(0, space), a.schedule.substr(space)};
+      if (!r.passes.empty()) kernels.push_back({r, batch});
+    }
+  if (kernels.empty()) throw Error(fmt::format("{}: expected a kernel whose name holds \"{}\" with passes {}, got none", a.set, a.only, a.passes));
+  return kernels;
+}
+
+class Bench {
+ public:
+  Bench(const BenchArguments &a, const Settings &s) : a_(a), s_(s), level_(level_name(parse_targets(s.target).at(0))) {
+    require_runs_here(parse_targets(s.target).at(0));
+    for (auto &option : a.peers) {
+      Peer peer(option);
+      if (!peer.version().empty()) {
+        peers_.push_back(std::move(peer));
+        continue;
+      }
+      report_["unavailable"][peer.name()] = peer.reason();
+      if (!s.quiet) std::cerr << fmt::format("peer {}: {}\n", peer.name(), peer.reason());
+    }
+    for (auto &peer : peers_) report_["peers"][peer.name()] = peer.version();
+    report_["cpu"] = this_cpu(), report_["level"] = level_, report_["halide"] = halide_version();
+    report_["convsmith"] = version_text, report_["seconds"] = a.seconds;
+    for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("records", &a.records)})
+      if (!value->empty()) report_[option] = *value;
+    report_["set"] = a.set, report_["rows"] = nlohmann::json::array();
+    for (const auto threads : numbers("--threads", a.threads, 1024)) {
+      const Roof roof = measure_roof(level_, int(threads));
+      nlohmann::json copies = nlohmann::json::array();
+      for (auto &[bytes, gbps] : roof.copies) copies.push_back({{"bytes", bytes}, {"gb_per_s", gbps}});
+      report_["roofs"].push_back({{"threads", threads}, {"gflops", roof.gflops}, {"copies", copies}});
+      say(fmt::format("{} thread{}: {:.1f} GFLOP/s; copies {:.0f} GB/s within 256 KiB, {:.0f} of 128 MiB\n", threads,
+                      threads == 1 ? "" : "s", roof.gflops, roof.bandwidth(256 << 10), roof.bandwidth(128 << 20)));
+      roofs_.push_back(roof);
+    }
+  }
+
+  void run(const std::vector<std::pair<KernelRequest, std::int64_t>> &kernels) {
+    std::string head = fmt::format("{:<26} {:<15} {:>7} {:>9} {:>9} {:>8} {:>5}", "kernel", "pass", "threads", "us", "median", "GFLOP/s", "roof");
+    for (auto &peer : peers_) head += fmt::format(" {:>12} ratio", peer.name());
+    say(head + "\n");
+    for (auto &[request, batch] : kernels) run(request, batch);
+    report_["means"] = means();
+    for (auto &m : report_["means"]) {
+      std::string line = fmt::format("geometric mean {:<26} {:>3} rows, {:>5.1f} % of the roof", m["of"].get<std::string>(), m["rows"].get<int>(), 100 * m["roof"].get<double>());
+      for (auto &[name, ratio] : m["ratios"].items()) line += fmt::format(", {} {:.3f}", name, ratio.get<double>());
+      say(line + "\n");
+    }
+  }
+
+  const nlohmann::json &report() const { return report_; }
+
+ private:
+  void say(const std::string &text) const {
+    if (!s_.json && !s_.quiet) std::cout << text << std::flush;
+  }
+
+  void run(const KernelRequest &r, std::int64_t batch) {
+    EmitOptions o;
+    o.name = "kernels", o.targets = s_.target, o.cc = s_.cc, o.records = a_.records;
+    const Library library = Library::open(cached_library({r}, o), o.name);
+    library.set_level(level_);
+    check_kernel(library, r, 1, 4'000'000);
+    const TemporaryFolder folder;
+    const auto filed = operands(r.problem, folder.path());
+    for (const PassKind pass : r.passes) {
+      if (is_packing(pass)) continue;
+      for (const Roof &roof : roofs_) row(library, r, batch, pass, roof, folder.path(), filed);
+    }
+  }
+
+  void row(const Library &library, const KernelRequest &r, std::int64_t batch, PassKind pass, const Roof &roof, const std::string &folder,
+           const std::map<std::string, Tensor> &filed) {
+    check_interrupt();
+    library.set_threads(roof.threads);
+    const TimedCall call(library, r.name, pass, filed, roof.threads);
+    call();
+    if (!peers_.empty()) call.write_rest(folder);
+    // An 8-bit result may be rounded the other way where it lies half between.
+    const double same = r.problem.type == Type::u8s8 && r.problem.out_type != OutType::i32 ? 1. / 128 : same_computation;
+    std::vector<Peer *> ready;
+    std::map<std::string, std::string> refused;
+    for (auto &peer : peers_) {
+      const std::string file = folder + "/result.npy";
+      std::filesystem::remove(file);
+      if (const auto reason = peer.prepare(pass, roof.threads, folder, file, r.problem)) {
+        refused[peer.name()] = *reason;
+        continue;
+      }
+      if (std::filesystem::exists(file))
+        if (const double off = difference(call.result(), file); !(off <= same)) {
+          refused[peer.name()] = fmt::format("another result: differs by {:.2g} of the largest element", off);
+          peer.drop();
+          continue;
+        }
+      ready.push_back(&peer);
+    }
+
+    const int rounds = 5;
+    std::vector<Times> best(ready.size() + 1);
+    std::vector<std::vector<double>> medians(ready.size() + 1);
+    std::vector<size_t> order(ready.size() + 1);
+    for (size_t i = 0; i < order.size(); i++) order[i] = i;
+    for (int round = 0; round < rounds; round++) {
+      std::shuffle(order.begin(), order.end(), random_);
+      for (const size_t i : order) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the threads of the one before go to sleep
+        const Times t = i == 0 ? time_calls(a_.seconds / rounds, call) : ready[i - 1]->time(a_.seconds / rounds);
+        best[i].min_us = round ? std::min(best[i].min_us, t.min_us) : t.min_us;
+        medians[i].push_back(t.median_us);
+      }
+    }
+    for (size_t i = 0; i < best.size(); i++) best[i].median_us = summary_of(medians[i]).median_us;
+
+    const Cost c = cost(r.problem, pass);
+    const Times ours = best[0];
+    const double gflops = double(c.operations) / ours.min_us / 1e3, share = roof.us(double(c.operations), c.bytes()) / ours.min_us;
+    nlohmann::json j = {{"problem", r.problem.str()}, {"kernel", r.name}, {"pass", pass_name(pass)}, {"threads", roof.threads},
+                        {"us_min", ours.min_us}, {"us_median", ours.median_us}, {"gflops", gflops}, {"roof", share},
+                        {"operations", double(c.operations)}, {"bytes", c.bytes()}, {"peers", nlohmann::json::object()}};
+    if (batch) j["batch"] = batch;
+    std::string line = fmt::format("{:<26} {:<15} {:>7} {:>9.5g} {:>9.5g} {:>8.1f} {:>4.0f}%", batch ? fmt::format("{} n={}", r.name, batch) : r.name, pass_name(pass),
+                                   roof.threads, ours.min_us, ours.median_us, gflops, 100 * share);
+    for (auto &peer : peers_) {
+      const auto at = std::find(ready.begin(), ready.end(), &peer);
+      if (at == ready.end()) {
+        line += fmt::format(" {:>12}      ", "-");
+        j["refused"][peer.name()] = refused[peer.name()];
+        continue;
+      }
+      const Times t = best[size_t(at - ready.begin()) + 1];
+      j["peers"][peer.name()] = {{"us_min", t.min_us}, {"us_median", t.median_us}};
+      line += fmt::format(" {:>12.5g} {:>5.2f}", t.min_us, t.min_us / ours.min_us);
+      peer.drop();
+    }
+    report_["rows"].push_back(j);
+    say(line + "\n");
+  }
+
+  // Geometric means by pass, threads and batch, then by pass, then over all.
+  nlohmann::json means() const {
+    std::map<std::pair<int, std::string>, std::vector<const nlohmann::json *>> groups;
+    for (auto &row : report_["rows"]) {
+      const std::string pass = row["pass"];
+      std::string of = fmt::format("{}, threads={}", pass, row["threads"].get<int>());
+      if (row.contains("batch")) of += fmt::format(", n={}", row["batch"].get<int>());
+      groups[{0, of}].push_back(&row), groups[{1, pass}].push_back(&row), groups[{2, "all"}].push_back(&row);
+    }
+    nlohmann::json list = nlohmann::json::array();
+    for (auto &[key, rows] : groups) {
+      double roof = 0;
+      std::map<std::string, std::pair<double, int>> ratios;
+      for (auto *row : rows) {
+        roof += std::log((*row)["roof"].get<double>());
+        for (auto &[name, times] : (*row)["peers"].items()) {
+          ratios[name].first += std::log(times["us_min"].get<double>() / (*row)["us_min"].get<double>());
+          ratios[name].second++;
+        }
+      }
+      nlohmann::json m = {{"of", key.second}, {"rows", rows.size()}, {"roof", std::exp(roof / double(rows.size()))}, {"ratios", nlohmann::json::object()}};
+      for (auto &[name, sum] : ratios) m["ratios"][name] = std::exp(sum.first / sum.second);
+      list.push_back(m);
+    }
+    return list;
+  }
+
+  const BenchArguments &a_;
+  const Settings &s_;
+  std::string level_;
+  std::vector<Peer> peers_;
+  std::vector<Roof> roofs_;
+  std::mt19937 random_{1};
+  nlohmann::json report_;
+};
+
+void bench(const BenchArguments &a, Settings &s) {
+  const bool print = a.json == "-";
+  if (print) s.json = true;
+  else require_writable("--json", a.json);
+  require_writable("--html", a.html);
+  refuse_same_file("--json", a.json, "--html", a.html);
+  const auto kernels = chosen(a);
+  Bench bench(a, s);
+  bench.run(kernels);
+  if (!a.html.empty()) write_file(a.html, bench_page(bench.report()));
+  if (print) print_json(bench.report());
+  else if (!a.json.empty()) write_file(a.json, json_text(bench.report()));
+}
+
+}  // namespace
+
+void add_bench(CLI::App &app, Settings &s) {
+  auto *sub = app.add_subcommand("bench", "times every kernel of a spec file against the machine's limits, and against peers");
+  auto a = std::make_shared<BenchArguments>();
+  a->threads = fmt::format("1,{}", std::max(2u, std::thread::hardware_concurrency()));
+  if (std::thread::hardware_concurrency() < 2) a->threads = "1";
+  sub->add_option("SPEC", a->set, "spec file: NAME : PASSES : PROBLEM a line")->required();
+  sub->add_option("--passes", a->passes, "of those, the passes to time: names separated by commas, or all")->capture_default_str();
+  sub->add_option("--threads", a->threads, "numbers separated by commas")->capture_default_str();
+  sub->add_option("--batch", a->batch, "numbers separated by commas, in place of each problem's n");
+  sub->add_option("--only", a->only, "only kernels whose names hold this text");
+  sub->add_option("--peer", a->peers, "NAME=PROGRAM ARGUMENT...: a peer to time beside; tools/bench sets them up");
+  sub->add_option("--seconds", a->seconds, "for each contestant of a row")->capture_default_str()->check(number_from(0));
+  sub->add_option("--schedule", a->schedule, "NAME knob=...: for every pass instead of the records and rules; knobs left out keep their presets");
+  sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
+  sub->add_option("--json", a->json, "file for the results; -: standard output, and no prose");
+  sub->add_option("--html", a->html, "file for a page of the results that needs no other file");
+  add_build_settings(*sub, s);
+  sub->callback([a, &s] { bench(*a, s); });
+}
+
+}  // namespace convsmith

@@ -1,0 +1,145 @@
+#include "call.h"
+#include <fmt/format.h>
+#include <algorithm>
+#include <barrier>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <random>
+#include <thread>
+#include "convsmith/error.h"
+#include "convsmith/npy.h"
+
+namespace convsmith {
+
+// Threads that wait for work, so that starting them is not timed.
+class Workers {
+ public:
+  explicit Workers(int threads) : start_(threads), end_(threads) {
+    for (int t = 1; t < threads; t++)
+      threads_.emplace_back([this, t] {
+        for (;;) {
+          start_.arrive_and_wait();
+          if (!work_) return;
+          work_(t);
+          end_.arrive_and_wait();
+        }
+      });
+  }
+  ~Workers() {
+    work_ = nullptr;
+    start_.arrive_and_wait();
+    for (auto &t : threads_) t.join();
+  }
+  int count() const { return int(threads_.size()) + 1; }
+  void run(std::function<void(int)> work) {
+    work_ = std::move(work);
+    start_.arrive_and_wait();
+    work_(0);
+    end_.arrive_and_wait();
+  }
+
+ private:
+  std::barrier<> start_, end_;
+  std::function<void(int)> work_;
+  std::vector<std::thread> threads_;
+};
+
+namespace {
+
+Tensor slice(const Tensor &t, std::int64_t from, std::int64_t to) {
+  Shape shape = t.shape();
+  shape[0] = to - from;
+  return Tensor::view(t.data<float>() + from * t.strides()[0], t.type(), shape, t.strides());
+}
+
+}  // namespace
+
+TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind kind, const std::map<std::string, Tensor> &filed, int threads)
+    : pass_(library.pass(kernel, pass_name(kind))) {
+  for (int i = 0; i < library.table().pass_count; i++)
+    if (kernel == library.table().passes[i].kernel && pass_.name() == library.table().passes[i].pass)
+      table_ = &library.table().passes[i];
+  for (int i = 0; i < pass_.arguments(); i++) {
+    const std::string name = pass_.argument_name(i);
+    const Tensor t = pass_.make(name);
+    const auto from = filed.find(name);
+    const char *packing = kind == PassKind::input_gradient ? "pack_weight_for_input_gradient" : "pack_weight";
+    const auto packer = name == "weight" ? library.find(kernel, packing) : std::nullopt;
+    if (packer && from != filed.end()) (*packer)({{"from", from->second.as(packer->make("from").type())}, {"weight", t}});
+    else if (from != filed.end()) t.copy_from(from->second.as(t.type()));
+    else if (i < pass_.arguments() - pass_.outputs() && is_float(t.type())) t.fill(0.0078125f);
+    tensors_.push_back(t), arguments_.push_back(t.c());
+  }
+  result_ = tensors_[size_t(pass_.arguments() - pass_.outputs())];
+  const Tensor in_files(result_.shape());
+  if (kind != PassKind::weight_gradient || result_.fits(in_files.c())) return;
+  // Less than some 30 us of copying is over before another thread has woken up.
+  const bool small = result_.elements() < 128 * 1024;
+  workers_ = std::make_unique<Workers>(small ? 1 : int(std::min<std::int64_t>(threads, result_.extent(0))));
+  for (int t = 0; t < workers_->count(); t++) {
+    const auto from = result_.extent(0) * t / workers_->count(), to = result_.extent(0) * (t + 1) / workers_->count();
+    slices_.push_back({slice(in_files, from, to), slice(result_, from, to)});
+  }
+  filed_ = in_files;
+}
+
+TimedCall::~TimedCall() = default;
+
+void TimedCall::operator()() const {
+  convsmith_error error;
+  if (table_->run(arguments_.data(), &error) != CONVSMITH_OK) throw Error(fmt::format("{}: {}", pass_.title(), error.message));
+  if (slices_.size() == 1) slices_[0].first.copy_from(slices_[0].second);
+  else if (workers_) workers_->run([&](int t) { slices_[size_t(t)].first.copy_from(slices_[size_t(t)].second); });
+}
+
+Tensor TimedCall::result() const {
+  Tensor t(result_.shape());
+  t.copy_from(result_.as(CONVSMITH_F32));
+  return t;
+}
+
+void TimedCall::write_rest(const std::string &folder) const {
+  for (int i = 0; i < pass_.arguments() - pass_.outputs(); i++) {
+    const std::string file = folder + "/" + pass_.argument_name(i) + ".npy";
+    if (!std::filesystem::exists(file)) write_npy(file, tensors_[size_t(i)].as(CONVSMITH_F32));
+  }
+}
+
+std::map<std::string, Tensor> operands(const Problem &p, const std::string &folder) {
+  const std::int64_t sites = element_count({p.n, p.out(0), p.rank > 1 ? p.out(1) : 1, p.rank > 2 ? p.out(2) : 1});
+  const std::int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2] * std::max(p.ic, p.oc) / p.groups;
+  const auto range = std::clamp<std::int64_t>(std::int64_t(std::sqrt(double(1 << 24) / double(std::max(sites, taps)))), 1, 4);
+  std::mt19937 random(1);
+  std::map<std::string, Tensor> filed;
+  const auto add = [&](const std::string &name, const Shape &shape) {
+    const bool byte = p.type == Type::u8s8 && name == "x";
+    const Tensor t(shape);
+    float *data = t.data<float>();
+    for (std::int64_t i = 0; i < t.elements(); i++)
+      data[i] = float(std::int64_t(random() % std::uint64_t(2 * range + 1)) - (byte ? 0 : range));
+    write_npy(folder + "/" + name + ".npy", t);
+    filed.emplace(name, t);
+  };
+  add("x", p.input_shape()), add("dy", p.output_shape()), add("weight", p.weight_shape());
+  if (p.bias) add("bias", p.bias_shape());
+  return filed;
+}
+
+// The largest difference as a share of the largest magnitude.
+double difference(const Tensor &ours, const std::string &file) {
+  const Tensor read = read_npy(file);
+  if (read.elements() != ours.elements()) return INFINITY;
+  const Tensor theirs = read.reshaped(ours.shape());
+  const float *a = ours.data<float>(), *b = theirs.data<float>();
+  double worst = 0, largest = 0;
+  for (std::int64_t i = 0; i < ours.elements(); i++) {
+    worst = std::isfinite(b[i]) ? std::max(worst, std::abs(double(a[i]) - b[i])) : INFINITY;
+    largest = std::max(largest, std::abs(double(a[i])));
+  }
+  return largest > 0 ? worst / largest : worst;
+}
+
+bool is_packing(PassKind p) { return p == PassKind::pack_weight || p == PassKind::pack_weight_for_input_gradient; }
+
+}  // namespace convsmith

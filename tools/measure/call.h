@@ -1,0 +1,46 @@
+// One pass of a library to be timed: its tensors, and what the call gives in the order of files.
+#pragma once
+#include <map>
+#include <memory>
+#include "convsmith/library.h"
+#include "tools/emit/library.h"
+
+namespace convsmith {
+
+class Workers;
+
+/// Tensors by name in the order of files, f32, also written as FOLDER/NAME.npy: x, dy, weight and, where there is one, bias.
+/// Integers so small that every sum is exact, whatever the order of its terms, where the problem allows that.
+std::map<std::string, Tensor> operands(const Problem &, const std::string &folder);
+
+class TimedCall {
+ public:
+  /// Of a kernel's pass. Weights are packed here, and not again; other inputs than those given are constants.
+  TimedCall(const Library &, const std::string &kernel, PassKind, const std::map<std::string, Tensor> &filed, int threads);
+  ~TimedCall();
+  TimedCall(const TimedCall &) = delete;
+  TimedCall &operator=(const TimedCall &) = delete;
+
+  /// Runs the pass and, for a weight gradient, brings the result into the order of files. Throws Error where it fails.
+  void operator()() const;
+  /// In the order of files.
+  Tensor result() const;
+  /// Writes the inputs that have no file in the folder yet: scales and zero points.
+  void write_rest(const std::string &folder) const;
+
+ private:
+  Pass pass_;
+  const convsmith_pass *table_ = nullptr;
+  std::vector<Tensor> tensors_;
+  std::vector<convsmith_tensor> arguments_;
+  Tensor result_, filed_;
+  std::unique_ptr<Workers> workers_;
+  std::vector<std::pair<Tensor, Tensor>> slices_;  // of filed_ and result_ along their first axis, one a thread
+};
+
+/// The largest difference from a file's elements, as a share of the largest magnitude; infinite where it has another number.
+double difference(const Tensor &ours, const std::string &file);
+
+bool is_packing(PassKind);
+
+}  // namespace convsmith

@@ -1,0 +1,44 @@
+#include "peer.h"
+#include <fmt/format.h>
+#include <sstream>
+#include "convsmith/error.h"
+
+namespace convsmith {
+
+Peer::Peer(const std::string &option) {
+  const size_t eq = option.find('=');
+  std::vector<std::string> argv;
+  std::istringstream words(eq == std::string::npos ? "" : option.substr(eq + 1));
+  for (std::string word; words >> word;) argv.push_back(word);
+  if (eq == 0 || argv.empty()) throw Error(fmt::format("--peer: expected NAME=PROGRAM ARGUMENT..., got \"{}\"", option));
+  name_ = option.substr(0, eq);
+  program_ = std::make_unique<Conversation>(argv);
+  if (const auto said = ask("", 120)) version_ = *said;
+}
+
+std::optional<std::string> Peer::ask(const std::string &line, double timeout_s) {
+  const std::string answer = program_->ask(line, timeout_s);
+  if (answer == "ok" || answer.starts_with("ok ")) return answer.substr(std::min<size_t>(3, answer.size()));
+  if (!answer.starts_with("no ")) throw Error(fmt::format("peer {}: expected \"ok\" or \"no REASON\" to \"{}\", got \"{}\"", name_, line, answer));
+  reason_ = answer.substr(3);
+  return std::nullopt;
+}
+
+std::optional<std::string> Peer::prepare(PassKind pass, int threads, const std::string &folder, const std::string &result, const Problem &p) {
+  if (ask(fmt::format("prepare {} {} {} {} {}", pass_name(pass), threads, folder, result, p.str()), 120)) return std::nullopt;
+  return reason_;
+}
+
+Times Peer::time(double seconds) {
+  const std::string line = fmt::format("time {}", seconds);
+  const std::optional<std::string> said = ask(line, 60 + 20 * seconds);
+  Times t;
+  std::istringstream numbers(said.value_or(""));
+  if (!(numbers >> t.min_us >> t.median_us) || !(t.min_us > 0) || t.median_us < t.min_us)
+    throw Error(fmt::format("peer {}: expected two times to \"{}\", got \"{}\"", name_, line, said.value_or(reason_)));
+  return t;
+}
+
+void Peer::drop() { ask("drop", 60); }
+
+}  // namespace convsmith
