@@ -248,7 +248,8 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   // Unshared weights of few channels have the innermost position as the vector axis, along which both operands move.
   const bool along = geo.unshared && along_space(geo.co);
   // Copied by rows, not by channels, where these are few or lie apart.
-  const bool x_first = along || (!geo.unshared && !geo.depthwise && (along_space(geo.ci) || p.layout == Layout::channels_first));
+  const bool x_first = along || (!geo.unshared && !geo.depthwise && geo.axes[0].in.known &&
+                                 (along_space(geo.ci) || p.layout == Layout::channels_first));
 
   Stages s;
   s.padded = with_border(w, geo, "x_padded", x, Side::in, x_first, 0.f);
