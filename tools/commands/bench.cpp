@@ -63,8 +63,8 @@ constexpr double same_computation = 1e-4;
 // The kernels of a set that were asked for, each at each batch (0: as the problem says).
 std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments &a) {
   std::vector<std::pair<KernelRequest, std::int64_t>> kernels;
-  const size_t space = std::min(a.schedule.find(' '), a.schedule.size());
-  if (!a.schedule.empty()) find_schedule(a.schedule.substr(0, space)), Knobs::parse(a.schedule.substr(space));
+  const Candidate asked = candidate_of(a.schedule);
+  if (!a.schedule.empty()) find_schedule(asked.schedule), Knobs::parse(asked.knobs);
   if (!a.records.empty()) RecordBook::load(a.records);
   for (const auto batch : a.batch.empty() ? std::vector<std::int64_t>{0} : numbers("--batch", a.batch, 999'999))
     for (KernelRequest r : read_spec(a.set)) {
@@ -77,7 +77,7 @@ std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments 
         std::erase_if(r.passes, [&](PassKind p) { return !std::count(wanted.begin(), wanted.end(), p); });
       }
       for (const PassKind p : r.passes)
-        if (!a.schedule.empty() && !is_packing(p)) r.schedule[p] = {a.schedule.substr(0, space), a.schedule.substr(space)};
+        if (!a.schedule.empty() && !is_packing(p)) r.schedule[p] = asked;
       if (!r.passes.empty()) kernels.push_back({r, batch});
     }
   if (kernels.empty()) throw Error(fmt::format("{}: expected a kernel whose name holds \"{}\" with passes {}, got none", a.set, a.only, a.passes));

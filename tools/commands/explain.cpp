@@ -162,9 +162,7 @@ void explain(const ExplainArguments &a, const Settings &s) {
   job.problem = p.str(), job.records = a.records, job.cpu = a.tune_for;
   if (job.cpu.empty()) job.cpu = job.target == level_name(host_target()) ? this_cpu() : "*";
 
-  const size_t space = std::min(a.schedule.find(' '), a.schedule.size());
-  job.schedule = a.schedule.substr(0, space), job.knobs = a.schedule.substr(space);
-
+  const Candidate asked = candidate_of(a.schedule);
   nlohmann::json j = json_problem(p);
   j["target"] = job.target, j["tune_for"] = job.cpu;
   std::string costs, choices;
@@ -192,12 +190,9 @@ void explain(const ExplainArguments &a, const Settings &s) {
       say(refusals, reason, job.pass);
       continue;
     }
-    const KernelJob of_pass = [&] {
-      KernelJob one = job;
-      if (job.pass.starts_with("pack_weight") && passes.size() > 1) one.schedule = one.knobs = "";  // not the one asked for
-      return one;
-    }();
-    const KernelChoice c = kernel_choice(of_pass);
+    const bool another = is_packing(pass) && passes.size() > 1;  // packing is never the pass that a schedule is asked for
+    job.schedule = another ? "" : asked.schedule, job.knobs = another ? "" : asked.knobs;
+    const KernelChoice c = kernel_choice(job);
     one["schedule"] = fmt::format("{}@{}", c.schedule, c.version), one["knobs"] = c.knobs, one["why"] = c.why;
     choices += fmt::format("  {:<30} {}@{} {}\n", job.pass, c.schedule, c.version, c.knobs);
     say(reasons, c.why, job.pass);

@@ -1,4 +1,5 @@
 #include "kernel_job.h"
+#include <algorithm>
 #include "convsmith/error.h"
 #include "tools/support/process.h"
 #include <filesystem>
@@ -40,6 +41,11 @@ std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJ
     if (!error && space.available < 1 << 20) throw Error(fmt::format("{}: no space left on the device", folder));
     throw;
   }
+}
+
+Candidate candidate_of(const std::string &text) {
+  const size_t space = std::min(text.find(' '), text.size());
+  return {text.substr(0, space), text.substr(space)};
 }
 
 KernelResult compile_kernel(const KernelJob &job) { return compile_kernels_in_one_child({job})[0]; }

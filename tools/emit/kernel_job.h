@@ -56,6 +56,8 @@ struct Candidate {
   std::string schedule, knobs;
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Candidate, schedule, knobs)
+/// "NAME knob=…": the first word, and the others.
+Candidate candidate_of(const std::string &text);
 
 /// What would be chosen for a job by record or rule, without compiling it.
 struct KernelChoice {

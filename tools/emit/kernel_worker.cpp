@@ -3,6 +3,7 @@
 #include "convsmith/npy.h"
 #include "generators/kernel_generator.h"
 #include "kernel_job.h"
+#include "library.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
 #include "workspace.h"
@@ -104,7 +105,7 @@ KernelResult compile(const KernelJob &job) {
   Workload w = workload_of(job);
   const bool empty_batch = Problem::parse(job.problem).n == 0;
   w.target = w.target.with_feature(Target::UserContext).with_feature(Target::NoRuntime).with_feature(Target::NoBoundsQuery);
-  const bool packs = w.pass == PassKind::pack_weight || w.pass == PassKind::pack_weight_for_input_gradient;
+  const bool packs = is_packing(w.pass);
   const Choice choice = chosen(job, w);
   w = with_knobs(w, choice.knobs);
   if (packs) w.panel = job.panel, w.quad = job.quad;

@@ -151,7 +151,7 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   std::vector<Job> jobs, packing;
   for (auto &r : requests)
     for (PassKind pass : r.passes) {
-      const bool packs = pass == PassKind::pack_weight || pass == PassKind::pack_weight_for_input_gradient;
+      const bool packs = is_packing(pass);
       if (packs && !r.weight.empty()) continue;
       if (!r.weight.empty() && pass != PassKind::forward && pass != PassKind::input_gradient && pass != PassKind::activation_gradient)
         throw Error(fmt::format("kernel {}: pass {} makes no sense with constant weights", r.name, pass_name(pass)));

@@ -140,6 +140,5 @@ double difference(const Tensor &ours, const std::string &file) {
   return largest > 0 ? worst / largest : worst;
 }
 
-bool is_packing(PassKind p) { return p == PassKind::pack_weight || p == PassKind::pack_weight_for_input_gradient; }
 
 }  // namespace convsmith

@@ -41,6 +41,4 @@ class TimedCall {
 /// The largest difference from a file's elements, as a share of the largest magnitude; infinite where it has another number.
 double difference(const Tensor &ours, const std::string &file);
 
-bool is_packing(PassKind);
-
 }  // namespace convsmith
