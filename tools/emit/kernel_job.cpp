@@ -6,32 +6,26 @@
 #include <fmt/format.h>
 
 namespace convsmith {
-namespace {
 
-// A kernel of the largest tile takes seconds; ten minutes is a compiler that hangs.
-constexpr double most_seconds = 600;
-
-nlohmann::json ask_worker(const nlohmann::json &request, const std::string &about) {
+nlohmann::json ask_worker(const nlohmann::json &request, const std::string &about, const CompileLimits &limits) {
   ProcessOptions options;
   try {
     options.input = request.dump();
   } catch (const nlohmann::json::exception &) { throw Error(about + ": expected file names in UTF-8"); }
-  options.timeout_s = most_seconds;
+  options.timeout_s = limits.seconds, options.max_memory = limits.memory;
   const ProcessResult r = run_process({own_executable(), "kernel-worker"}, options);
   std::string line = r.err.substr(0, r.err.find('\n'));
-  if (r.timed_out) throw InternalError(fmt::format("{}: the compiler took more than {} seconds", about, most_seconds));
+  if (r.timed_out) throw InternalError(fmt::format("{}: the compiler took more than {} seconds", about, limits.seconds));
   if (r.signal) throw InternalError(fmt::format("{}: the compiler died of signal {}", about, r.signal));
   if (r.exit_code == 2) throw Error(line);
   if (r.exit_code) throw InternalError(fmt::format("{}: {}", about, line));
   return nlohmann::json::parse(r.out);
 }
 
-}  // namespace
-
-std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &jobs) {
+std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &jobs, const CompileLimits &limits) {
   if (jobs.empty()) return {};
   try {
-    return ask_worker({{"what", "kernels"}, {"jobs", jobs}}, fmt::format("{} of \"{}\"", jobs[0].pass, jobs[0].problem))
+    return ask_worker({{"what", "kernels"}, {"jobs", jobs}}, fmt::format("{} of \"{}\"", jobs[0].pass, jobs[0].problem), limits)
         .get<std::vector<KernelResult>>();
   } catch (const InternalError &) {
     // The compiler ends hard where it cannot write its object.
@@ -48,7 +42,9 @@ Candidate candidate_of(const std::string &text) {
   return {text.substr(0, space), text.substr(space)};
 }
 
-KernelResult compile_kernel(const KernelJob &job) { return compile_kernels_in_one_child({job})[0]; }
+KernelResult compile_kernel(const KernelJob &job, const CompileLimits &limits) {
+  return compile_kernels_in_one_child({job}, limits)[0];
+}
 
 KernelChoice kernel_choice(const KernelJob &job) {
   return ask_worker({{"what", "choice"}, {"job", job}}, fmt::format("{} of \"{}\"", job.pass, job.problem)).get<KernelChoice>();

@@ -13,7 +13,7 @@ struct KernelJob {
   std::string target;                // a level name
   std::string cpu;                   // tuned for: a CPU's name, or "*"
   std::string records;               // folder; empty: the built-in ones
-  std::string schedule, knobs;       // empty: chosen by record or rule
+  std::string schedule, knobs;       // empty: chosen by record or rule; "presets": by rule
   int panel = 0, quad = 0;           // for pack_weight: what the pass it packs for was given
   std::string weight;                // .npy in the order of files, made a constant; empty: an argument
   std::string function;              // symbol
@@ -56,8 +56,14 @@ struct Candidate {
   std::string schedule, knobs;
 };
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Candidate, schedule, knobs)
-/// "NAME knob=…": the first word, and the others.
+/// "NAME knob=…": the first word, and the others; or "presets".
 Candidate candidate_of(const std::string &text);
+
+/// What a child process may use; 0: no limit.
+struct CompileLimits {
+  double seconds = 600;  // a kernel of the largest tile takes seconds; ten minutes is a compiler that hangs
+  std::size_t memory = 0;
+};
 
 /// What would be chosen for a job by record or rule, without compiling it.
 struct KernelChoice {
@@ -71,8 +77,10 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelChoice, schedule, knobs, why, version)
 int kernel_worker();
 
 /// The parent's side. Throw Error with the child's own line where it failed on the input, InternalError where it died.
-KernelResult compile_kernel(const KernelJob &);
-std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &);
+KernelResult compile_kernel(const KernelJob &, const CompileLimits & = {});
+std::vector<KernelResult> compile_kernels_in_one_child(const std::vector<KernelJob> &, const CompileLimits & = {});
+/// Asks a child of this program, `about` being how its failures begin.
+nlohmann::json ask_worker(const nlohmann::json &request, const std::string &about, const CompileLimits & = {});
 KernelChoice kernel_choice(const KernelJob &);
 void compile_runtime(const std::string &target, const std::string &object);
 /// For each pass, every schedule that supports it, at its presets and, where `extremes`, at each knob's ends.

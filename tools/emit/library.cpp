@@ -74,6 +74,17 @@ void check_compiler(const std::string &cc, const Halide::Target &target) {
   throw Error(fmt::format("--cc {}: expected a C compiler for {}, got one for {}", cc, baseline(target), made_for));
 }
 
+// The C layer as an object. Its text hangs on what the kernels take, not on how they do it: it is often the same.
+std::string c_layer_object(const std::string &cc, const std::string &name, const std::string &header, const std::string &source) {
+  const std::string version = run_process({cc, "--version"}, {}).out, key = fmt::format("C layer {} | {} | {}\n{}\n{}", name, cc, version, header, source);
+  const auto make = [&](const fs::path &folder) {
+    write_file(folder / (name + ".h"), header);
+    write_file(folder / (name + ".c"), source);
+    run_tool({cc, "-std=gnu99", "-O2", "-fPIC", "-c", folder / (name + ".c"), "-o", folder / "layer.o"}, "the C layer");
+  };
+  return (Cache::of_user().get(key, make) / "layer.o").string();
+}
+
 // Of this program's own bytes: whatever it makes may change when it does.
 std::string tool_fingerprint() {
   static const std::string fingerprint = [] {
@@ -181,13 +192,13 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
     if (o.one_child) {
       std::vector<KernelJob> plain;
       for (auto &j : list) plain.push_back(j.job);
-      const auto results = compile_kernels_in_one_child(plain);
+      const auto results = compile_kernels_in_one_child(plain, o.limits);
       for (size_t i = 0; i < list.size(); i++) lib.passes[list[i].pass].levels[list[i].level] = results[i];
       return;
     }
     in_parallel(list.size(), [&](size_t i) {
       check_interrupt();
-      lib.passes[list[i].pass].levels[list[i].level] = compile_kernel(list[i].job);
+      lib.passes[list[i].pass].levels[list[i].level] = compile_kernel(list[i].job, o.limits);
       std::lock_guard held(lock);
       if (o.progress) o.progress(++done, all, list[i].job.function);
     });
@@ -213,8 +224,7 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   for (auto &s : public_symbols(lib)) symbols += s + "\n";
   write_file(staging / "symbols", symbols);
   const auto at = [&](const std::string &file) { return staging / file; };
-  run_tool({o.cc, "-std=gnu99", "-O2", "-fPIC", "-c", at(o.name + ".c"), "-o", at("c_layer.o")}, "the C layer");
-  std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), at("c_layer.o")};
+  std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), c_layer_object(o.cc, o.name, header, source)};
   for (auto *list : {&jobs, &packing})
     for (auto &j : *list) link.push_back(j.job.object);
   link.push_back(runtime_object(baseline(targets[0])));

@@ -28,6 +28,7 @@ struct EmitOptions {
   bool verify = true;        // run the certificate where this machine can
   bool one_child = false;    // compile all in one child: quicker, but the bytes depend on the order
   bool assertions = false;   // keep the generated assertions in every kernel
+  CompileLimits limits = {};
   std::function<void(int done, int all, const std::string &what)> progress;
 };
 

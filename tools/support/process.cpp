@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -85,7 +86,7 @@ struct SpawnSettings {
 // A running program and its group. Until it is reaped its number cannot be given to another, so killing is safe.
 class Child {
  public:
-  Child(const std::vector<std::string> &argv, const std::array<int, 3> &standard) : program_(argv.front()) {
+  Child(const std::vector<std::string> &argv, const std::array<int, 3> &standard, std::size_t max_memory) : program_(argv.front()) {
     SpawnSettings settings;
     for (int i = 0; i < 3; i++) posix_spawn_file_actions_adddup2(&settings.actions, standard[i], i);
     // A program expects the default signals, whatever this process blocks, ignores or handles.
@@ -108,6 +109,9 @@ class Child {
       throw Error(fmt::format("{}: cannot run: no such program{}", program_,
                               program_.find('/') == std::string::npos ? " in the folders of PATH" : ""));
     if (error != 0) fail(program_, "cannot run", error);
+    // What it has taken by now it keeps.
+    const rlimit most{max_memory, max_memory};
+    if (max_memory) prlimit(pid_, RLIMIT_AS, &most, nullptr);
   }
   ~Child() {
     if (reaped_) return;
@@ -125,6 +129,12 @@ class Child {
     if (errno == EINTR) return false;
     reaped_ = true;  // by the system, where SIGCHLD is ignored
     fail(program_, "its end cannot be waited for", errno);
+  }
+
+  std::string how_it_ended() const {
+    siginfo_t info{};
+    if (waitid(P_PID, pid_, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0) return "";
+    return fmt::format("{} {}", info.si_code == CLD_EXITED ? "ended with exit status" : "died of signal", info.si_status);
   }
 
   void kill() const {
@@ -180,7 +190,7 @@ ProcessResult run_process(const std::vector<std::string> &argv, const ProcessOpt
   Pipe out(program), err(program);
   FileDescriptor input = input_file(program, options.input);
   const auto start = Clock::now();
-  Child child(argv, {input.get(), out.write.get(), err.write.get()});
+  Child child(argv, {input.get(), out.write.get(), err.write.get()}, options.max_memory);
   for (FileDescriptor *ours : {&input, &out.write, &err.write}) ours->close();
 
   ProcessResult result;
@@ -209,9 +219,10 @@ ProcessResult run_process(const std::vector<std::string> &argv, const ProcessOpt
 }
 
 struct Conversation::State {
-  explicit State(const std::vector<std::string> &argv)
-      : program(argv.front()), sockets(program), child(argv, {sockets.theirs.get(), sockets.theirs.get(), STDERR_FILENO}) {
-    sockets.theirs.close();
+  State(const std::vector<std::string> &argv, const ConversationOptions &options)
+      : program(argv.front()), sockets(program), nowhere(options.quiet ? above_standard(program, FileDescriptor(open("/dev/null", O_WRONLY | O_CLOEXEC))) : FileDescriptor()),
+        child(argv, {sockets.theirs.get(), sockets.theirs.get(), options.quiet ? nowhere.get() : STDERR_FILENO}, options.max_memory) {
+    sockets.theirs.close(), nowhere.close();
   }
   struct Sockets {  // not pipes: writing to a program that has ended must not raise SIGPIPE
     explicit Sockets(const std::string &program) {
@@ -224,13 +235,14 @@ struct Conversation::State {
   };
   std::string program;
   Sockets sockets;
+  FileDescriptor nowhere;
   Child child;
   std::string said;  // and not yet returned
 };
 
-Conversation::Conversation(const std::vector<std::string> &argv) {
+Conversation::Conversation(const std::vector<std::string> &argv, const ConversationOptions &options) {
   if (argv.empty() || argv.front().empty()) throw Error("expected a program to talk to, got an empty name");
-  state_ = std::make_unique<State>(argv);
+  state_ = std::make_unique<State>(argv, options);
 }
 
 Conversation::~Conversation() = default;
@@ -264,6 +276,12 @@ std::string Conversation::ask(const std::string &line, double timeout_s) {
     if (count <= 0) throw ended();
     s.said.append(buffer, size_t(count));
   }
+}
+
+std::string Conversation::how_it_ended() const {
+  std::string how;
+  for (int naps = 0; naps < 100 && (how = state_->child.how_it_ended()).empty(); naps++) poll(nullptr, 0, 1);
+  return how;
 }
 
 std::string own_executable() {

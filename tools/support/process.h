@@ -10,6 +10,7 @@ namespace convsmith {
 struct ProcessOptions {
   std::string input = {};                          // what the program reads from its standard input
   double timeout_s = 0;                            // wall-clock; 0: none
+  std::size_t max_memory = 0;                      // bytes of address space, of each process that it starts too; 0: no limit
   std::size_t max_output = std::size_t{64} << 20;  // bytes of standard output and error together
 };
 
@@ -28,19 +29,26 @@ struct ProcessResult {
 /// Errors: Error where it cannot be started; Interrupted, the group killed, after SIGINT or SIGTERM (interrupt.h).
 ProcessResult run_process(const std::vector<std::string> &argv, const ProcessOptions &options = {});
 
-/// A program that answers each line with a line. It runs in a process group of its own, which ends with this object; its
-/// standard error is ours.
+struct ConversationOptions {
+  bool quiet = false;          // its standard error goes nowhere; else it is ours
+  std::size_t max_memory = 0;  // as in ProcessOptions
+};
+
+/// A program that answers each line with a line. It runs in a process group of its own, which ends with this object.
 class Conversation {
  public:
   /// Errors: Error where it cannot be started.
-  explicit Conversation(const std::vector<std::string> &argv);
+  explicit Conversation(const std::vector<std::string> &argv, const ConversationOptions &options = {});
   ~Conversation();
   Conversation(const Conversation &) = delete;
   Conversation &operator=(const Conversation &) = delete;
 
   /// Sends a line, if there is one, and waits for the next that comes back, without its end.
-  /// Errors: Error where the program ends, says more than 64 KiB in a line or nothing for so long; Interrupted.
+  /// Errors: Error where the program ends, says more than 64 KiB in a line or nothing for so long;
+  /// Interrupted.
   std::string ask(const std::string &line, double timeout_s);
+  /// "died of signal 11", "ended with exit status 0"; nothing where it still runs. Waits a moment for an end that is near.
+  std::string how_it_ended() const;
 
  private:
   struct State;
