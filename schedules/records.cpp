@@ -6,6 +6,7 @@
 #include <charconv>
 #include <filesystem>
 #include <fmt/format.h>
+#include <map>
 
 namespace convsmith {
 
@@ -100,6 +101,26 @@ const Record *RecordBook::find(const Workload &w, const std::string &cpu) const 
     if (r.cpu == "*") any = &r;
   }
   return any;
+}
+
+std::string record_line(const Record &r) {
+  return fmt::format("{} | {} | {} | {}@{} {} | {}", r.problem.str(), pass_name(r.pass), r.cpu, r.schedule, r.version, r.knobs.str(), r.measured);
+}
+
+std::string fold_records(const std::string &text, const std::string &target, const std::vector<Record> &records) {
+  RecordBook book;
+  book.add(target + ".rec", text);
+  std::map<std::string, std::string> lines;
+  const auto put = [&](const Record &r) { lines[fmt::format("{} | {} | {}", r.problem.str(), pass_name(r.pass), r.cpu)] = record_line(r); };
+  for (auto &r : book.records()) put(r);
+  for (auto &r : records) put(r);
+  std::string folded;
+  for (size_t at = 0; at < text.size() && (text[at] == '#' || text[at] == '\n');) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    folded += text.substr(at, end - at) + "\n", at = end + 1;
+  }
+  for (auto &[key, line] : lines) folded += line + "\n";
+  return folded;
 }
 
 std::string halide_version() {

@@ -182,7 +182,7 @@ Choice choose(const Workload &w, const RecordBook &book, const std::string &cpu)
       throw Error(fmt::format("{}: {}@{} is stale: expected version {}", r->where, r->schedule, r->version, schedule.version));
     if (!schedule.supports(s, w)) throw Error(fmt::format("{}: {} does not support this problem", r->where, r->schedule));
     check_knobs(schedule, r->knobs, s, w);
-    std::string why = "the record " + r->where;
+    std::string why = fmt::format("the record {}{}{}", r->where, r->measured.empty() ? "" : ", which measured ", r->measured);
     if (r->halide != halide_version()) why += fmt::format(", made with Halide {}", r->halide.empty() ? "unknown" : r->halide);
     return {&schedule, r->knobs, why};
   }

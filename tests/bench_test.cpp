@@ -178,6 +178,18 @@ TEST_F(BenchTest, TakesASchedule) {
        "schedule cpu_direct: unknown knob \"colour\", for forward of \"" + edge + "\"");
 }
 
+TEST_F(BenchTest, HoldsRecordsAgainstPresets) {
+  for (const char *against : {"presets", "reference"}) {
+    const json j = json::parse(succeed(bench({"--json", "-", "--against", against})));
+    ASSERT_EQ(j["rows"].size(), 1u) << against;
+    expect_row(j["rows"][0], edge, "forward", 1);
+    EXPECT_GT(j["rows"][0]["peers"][against]["us_min"], 0) << against;
+    EXPECT_GT(j["means"][0]["ratios"][against], 0) << against;
+  }
+  EXPECT_THAT(succeed(bench({"--against", "presets", "--schedule", "reference"})), HasSubstr(" presets ratio"));
+  fail(2, bench({"--quiet", "--against", "cpu_fast"}), StartsWith("schedule: expected one of "));
+}
+
 TEST_F(BenchTest, RefusesInOneLine) {
   for (const char *threads : {"0", "-1", "x", "1,", ",1", "1,,2", "1.5", "", "1 2", "9999999"})
     fail(2, {"bench", "@edge.spec", "--threads", threads},

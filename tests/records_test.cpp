@@ -73,6 +73,18 @@ TEST(Records, AnUnfitKnobIsAnErrorWhenTheLibraryIsBuilt) {
   EXPECT_EQ(words("cpu_direct@1 tile=7,1,3"), "accepted");
 }
 
+TEST(Records, FoldIntoAFile) {
+  const auto record = [](const char *problem, const char *cpu, const char *knobs) {
+    return Record{"x86-64-avx2", Problem::parse(problem), PassKind::forward, cpu, "cpu_direct", 1, Knobs::parse(knobs), "gflops=2", "21.0.0", ""};
+  };
+  const std::string head = "# By whom, and why.\n", other = "in=9x9 kernel=3 | forward | * | cpu_direct@1 tile=1 | gflops=1\n";
+  const std::string once = fold_records(head + other + good, "x86-64-avx2", {record("in=9x9 kernel=3", "amd-25-1", "tile=8"), record("in=9x9 kernel=3", "*", "tile=4")});
+  EXPECT_EQ(once, head + "ic=64 oc=64 in=56x56 kernel=3 pad=1 | forward | * | cpu_direct@1 tile=16,6 | gflops=1 halide=21.0.0\n" +
+                      "in=9x9 kernel=3 | forward | * | cpu_direct@1 tile=4 | gflops=2\n" + "in=9x9 kernel=3 | forward | amd-25-1 | cpu_direct@1 tile=8 | gflops=2\n");
+  EXPECT_EQ(fold_records(once, "x86-64-avx2", {}), once);
+  EXPECT_THROW(fold_records("nonsense\n", "x86-64-avx2", {}), Error);
+}
+
 // The files that are checked in: each record fits its problem today.
 TEST(Records, BuiltInOnesAreAllUsable) {
   const RecordBook book = RecordBook::built_in();

@@ -13,6 +13,7 @@
 #include <fmt/ranges.h>
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iostream>
 #include <map>
 #include <random>
@@ -38,23 +39,10 @@ extern const char *const version_text;
 namespace {
 
 struct BenchArguments {
-  std::string set, passes = "all", threads, batch, only, schedule, records, json, html;
+  std::string set, passes = "all", threads, batch, only, schedule, against, records, json, html;
   std::vector<std::string> peers;
   double seconds = 0.2;
 };
-
-std::vector<std::int64_t> numbers(const std::string &option, const std::string &list, std::int64_t most) {
-  std::vector<std::int64_t> values;
-  for (size_t at = 0; at <= list.size();) {
-    const size_t comma = std::min(list.find(',', at), list.size());
-    const std::string word = list.substr(at, comma - at);
-    if (word.empty() || word.size() > 6 || word.find_first_not_of("0123456789") != std::string::npos || std::stol(word) < 1 || std::stol(word) > most)
-      throw Error(fmt::format("{}: expected numbers from 1 to {}, separated by commas, got \"{}\"", option, most, list));
-    values.push_back(std::stol(word)), at = comma + 1;
-  }
-  return values;
-}
-
 
 // A peer that sums in another way (a Fourier transform, say) may round; one that computes something else differs by far
 // more.
@@ -64,9 +52,12 @@ constexpr double same_computation = 1e-4;
 std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments &a) {
   std::vector<std::pair<KernelRequest, std::int64_t>> kernels;
   const Candidate asked = candidate_of(a.schedule);
-  if (!a.schedule.empty()) find_schedule(asked.schedule), Knobs::parse(asked.knobs);
+  for (auto &text : {a.schedule, a.against}) {
+    const Candidate c = candidate_of(text);
+    if (!text.empty() && text != "presets") find_schedule(c.schedule), Knobs::parse(c.knobs);
+  }
   if (!a.records.empty()) RecordBook::load(a.records);
-  for (const auto batch : a.batch.empty() ? std::vector<std::int64_t>{0} : numbers("--batch", a.batch, 999'999))
+  for (const auto batch : a.batch.empty() ? std::vector<std::int64_t>{0} : numbers_of("--batch", a.batch, 999'999))
     for (KernelRequest r : read_spec(a.set)) {
       if (r.name.find(a.only) == std::string::npos) continue;
       if (batch) r.problem.n = batch;
@@ -97,17 +88,16 @@ class Bench {
       report_["unavailable"][peer.name()] = peer.reason();
       if (!s.quiet) std::cerr << fmt::format("peer {}: {}\n", peer.name(), peer.reason());
     }
-    for (auto &peer : peers_) report_["peers"][peer.name()] = peer.version();
+    if (!a.against.empty()) columns_.push_back(a.against), report_["peers"][a.against] = version_text;
+    for (auto &peer : peers_) columns_.push_back(peer.name()), report_["peers"][peer.name()] = peer.version();
     report_["cpu"] = this_cpu(), report_["level"] = level_, report_["halide"] = halide_version();
     report_["convsmith"] = version_text, report_["seconds"] = a.seconds;
-    for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("records", &a.records)})
+    for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("against", &a.against), std::pair("records", &a.records)})
       if (!value->empty()) report_[option] = *value;
     report_["set"] = a.set, report_["rows"] = nlohmann::json::array();
-    for (const auto threads : numbers("--threads", a.threads, 1024)) {
+    for (const auto threads : numbers_of("--threads", a.threads, 1024)) {
       const Roof roof = measure_roof(level_, int(threads));
-      nlohmann::json copies = nlohmann::json::array();
-      for (auto &[bytes, gbps] : roof.copies) copies.push_back({{"bytes", bytes}, {"gb_per_s", gbps}});
-      report_["roofs"].push_back({{"threads", threads}, {"gflops", roof.gflops}, {"copies", copies}});
+      report_["roofs"].push_back(roof_json(roof));
       say(fmt::format("{} thread{}: {:.1f} GFLOP/s; copies {:.0f} GB/s within 256 KiB, {:.0f} of 128 MiB\n", threads,
                       threads == 1 ? "" : "s", roof.gflops, roof.bandwidth(256 << 10), roof.bandwidth(128 << 20)));
       roofs_.push_back(roof);
@@ -116,7 +106,7 @@ class Bench {
 
   void run(const std::vector<std::pair<KernelRequest, std::int64_t>> &kernels) {
     std::string head = fmt::format("{:<26} {:<15} {:>7} {:>9} {:>9} {:>8} {:>5}", "kernel", "pass", "threads", "us", "median", "GFLOP/s", "roof");
-    for (auto &peer : peers_) head += fmt::format(" {:>12} ratio", peer.name());
+    for (auto &name : columns_) head += fmt::format(" {:>12} ratio", name.substr(0, 12));
     say(head + "\n");
     for (auto &[request, batch] : kernels) run(request, batch);
     report_["means"] = means();
@@ -135,29 +125,50 @@ class Bench {
   }
 
   void run(const KernelRequest &r, std::int64_t batch) {
+    std::vector<Library> libraries;  // ours, and the one that it is held against
+    libraries.push_back(library_of(r));
+    if (!a_.against.empty()) {
+      KernelRequest other = r;
+      for (const PassKind pass : r.passes)
+        if (!is_packing(pass)) other.schedule[pass] = candidate_of(a_.against);
+      libraries.push_back(library_of(other));
+    }
+    const TemporaryFolder folder;
+    const auto filed = operands(r.problem, folder.path());
+    for (const PassKind pass : r.passes) {
+      if (is_packing(pass)) continue;
+      for (const Roof &roof : roofs_) row(libraries, r, batch, pass, roof, folder.path(), filed);
+    }
+  }
+
+  Library library_of(const KernelRequest &r) const {
     EmitOptions o;
     o.name = "kernels", o.targets = s_.target, o.cc = s_.cc, o.records = a_.records;
     const Library library = Library::open(cached_library({r}, o), o.name);
     library.set_level(level_);
     check_kernel(library, r, 1, 4'000'000);
-    const TemporaryFolder folder;
-    const auto filed = operands(r.problem, folder.path());
-    for (const PassKind pass : r.passes) {
-      if (is_packing(pass)) continue;
-      for (const Roof &roof : roofs_) row(library, r, batch, pass, roof, folder.path(), filed);
-    }
+    return library;
   }
 
-  void row(const Library &library, const KernelRequest &r, std::int64_t batch, PassKind pass, const Roof &roof, const std::string &folder,
+  void row(const std::vector<Library> &libraries, const KernelRequest &r, std::int64_t batch, PassKind pass, const Roof &roof, const std::string &folder,
            const std::map<std::string, Tensor> &filed) {
     check_interrupt();
-    library.set_threads(roof.threads);
-    const TimedCall call(library, r.name, pass, filed, roof.threads);
+    struct Contestant {
+      std::string name;
+      std::function<Times(double)> time;
+    };
+    std::vector<Contestant> contestants;
+    std::vector<std::unique_ptr<TimedCall>> calls;
+    for (auto &library : libraries) {
+      library.set_threads(roof.threads);
+      calls.push_back(std::make_unique<TimedCall>(library, r.name, pass, filed, roof.threads));
+      contestants.push_back({a_.against, [call = calls.back().get()](double seconds) { return time_calls(seconds, *call); }});
+    }
+    const TimedCall &call = *calls[0];
     call();
     if (!peers_.empty()) call.write_rest(folder);
     // An 8-bit result may be rounded the other way where it lies half between.
     const double same = r.problem.type == Type::u8s8 && r.problem.out_type != OutType::i32 ? 1. / 128 : same_computation;
-    std::vector<Peer *> ready;
     std::map<std::string, std::string> refused;
     for (auto &peer : peers_) {
       const std::string file = folder + "/result.npy";
@@ -172,19 +183,19 @@ class Bench {
           peer.drop();
           continue;
         }
-      ready.push_back(&peer);
+      contestants.push_back({peer.name(), [&peer](double seconds) { return peer.time(seconds); }});
     }
 
     const int rounds = 5;
-    std::vector<Times> best(ready.size() + 1);
-    std::vector<std::vector<double>> medians(ready.size() + 1);
-    std::vector<size_t> order(ready.size() + 1);
+    std::vector<Times> best(contestants.size());
+    std::vector<std::vector<double>> medians(contestants.size());
+    std::vector<size_t> order(contestants.size());
     for (size_t i = 0; i < order.size(); i++) order[i] = i;
     for (int round = 0; round < rounds; round++) {
       std::shuffle(order.begin(), order.end(), random_);
       for (const size_t i : order) {
         std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the threads of the one before go to sleep
-        const Times t = i == 0 ? time_calls(a_.seconds / rounds, call) : ready[i - 1]->time(a_.seconds / rounds);
+        const Times t = contestants[i].time(a_.seconds / rounds);
         best[i].min_us = round ? std::min(best[i].min_us, t.min_us) : t.min_us;
         medians[i].push_back(t.median_us);
       }
@@ -200,18 +211,19 @@ class Bench {
     if (batch) j["batch"] = batch;
     std::string line = fmt::format("{:<26} {:<15} {:>7} {:>9.5g} {:>9.5g} {:>8.1f} {:>4.0f}%", batch ? fmt::format("{} n={}", r.name, batch) : r.name, pass_name(pass),
                                    roof.threads, ours.min_us, ours.median_us, gflops, 100 * share);
-    for (auto &peer : peers_) {
-      const auto at = std::find(ready.begin(), ready.end(), &peer);
-      if (at == ready.end()) {
+    for (auto &name : columns_) {
+      const auto at = std::find_if(contestants.begin() + 1, contestants.end(), [&](auto &c) { return c.name == name; });
+      if (at == contestants.end()) {
         line += fmt::format(" {:>12}      ", "-");
-        j["refused"][peer.name()] = refused[peer.name()];
+        j["refused"][name] = refused[name];
         continue;
       }
-      const Times t = best[size_t(at - ready.begin()) + 1];
-      j["peers"][peer.name()] = {{"us_min", t.min_us}, {"us_median", t.median_us}};
+      const Times t = best[size_t(at - contestants.begin())];
+      j["peers"][name] = {{"us_min", t.min_us}, {"us_median", t.median_us}};
       line += fmt::format(" {:>12.5g} {:>5.2f}", t.min_us, t.min_us / ours.min_us);
-      peer.drop();
     }
+    for (auto &peer : peers_)
+      if (!refused.count(peer.name())) peer.drop();
     report_["rows"].push_back(j);
     say(line + "\n");
   }
@@ -247,6 +259,7 @@ class Bench {
   const Settings &s_;
   std::string level_;
   std::vector<Peer> peers_;
+  std::vector<std::string> columns_;  // whom ours is held against
   std::vector<Roof> roofs_;
   std::mt19937 random_{1};
   nlohmann::json report_;
@@ -271,8 +284,7 @@ void bench(const BenchArguments &a, Settings &s) {
 void add_bench(CLI::App &app, Settings &s) {
   auto *sub = app.add_subcommand("bench", "times every kernel of a spec file against the machine's limits, and against peers");
   auto a = std::make_shared<BenchArguments>();
-  a->threads = fmt::format("1,{}", std::max(2u, std::thread::hardware_concurrency()));
-  if (std::thread::hardware_concurrency() < 2) a->threads = "1";
+  a->threads = default_thread_counts();
   sub->add_option("SPEC", a->set, "spec file: NAME : PASSES : PROBLEM a line")->required();
   sub->add_option("--passes", a->passes, "of those, the passes to time: names separated by commas, or all")->capture_default_str();
   sub->add_option("--threads", a->threads, "numbers separated by commas")->capture_default_str();
@@ -280,7 +292,8 @@ void add_bench(CLI::App &app, Settings &s) {
   sub->add_option("--only", a->only, "only kernels whose names hold this text");
   sub->add_option("--peer", a->peers, "NAME=PROGRAM ARGUMENT...: a peer to time beside; tools/bench sets them up");
   sub->add_option("--seconds", a->seconds, "for each contestant of a row")->capture_default_str()->check(number_from(0));
-  sub->add_option("--schedule", a->schedule, "NAME knob=...: for every pass instead of the records and rules; knobs left out keep their presets");
+  sub->add_option("--schedule", a->schedule, "NAME knob=...: for every pass instead of the records and rules; knobs left out keep their presets; presets: the rules alone");
+  sub->add_option("--against", a->against, "presets, or NAME knob=...: our own kernels with those, timed beside as a peer is");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
   sub->add_option("--json", a->json, "file for the results; -: standard output, and no prose");
   sub->add_option("--html", a->html, "file for a page of the results that needs no other file");
