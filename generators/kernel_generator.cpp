@@ -95,8 +95,9 @@ class ConvKernel : public Generator<ConvKernel> {
 }  // namespace
 
 Module build_kernel(const Workload &w, const std::string &name,
-                    const std::function<void(Stages &, const Workload &)> &schedule, const Buffer<> &weight) {
-  auto generator = ConvKernel::create(GeneratorContext(w.target));
+                    const std::function<void(Stages &, const Workload &)> &schedule, const Buffer<> &weight,
+                    const AutoschedulerParams &scheduler) {
+  auto generator = ConvKernel::create(GeneratorContext(w.target, scheduler));
   generator->workload = w;
   generator->schedule = schedule;
   generator->weight = weight;

@@ -227,7 +227,7 @@ std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
   const int lanes = machine(w.target).lanes;
   const size_t axes = s.free.size();
   std::vector<Knob> k(9);
-  k[0] = {"lanes", {lanes}, {1}, {lanes}};
+  k[0] = {"lanes", {lanes}, {1}, {lanes}, false, {std::max(1, lanes / 4)}};
   k[1] = {"tile", {}, {}, {}};
   k[2] = {"block", {}, {}, {}};
   k[3] = {"loops", {}, {}, {}, true};
@@ -235,6 +235,7 @@ std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
     const int extent = units(s.free[a]);
     k[1].preset.push_back(a == 0 ? std::min(lanes, extent) : 1);
     k[1].low.push_back(1), k[1].high.push_back(a == 0 ? std::min(8, (extent + lanes - 1) / lanes) * lanes : std::min(extent, 28));
+    k[1].unit.push_back(a == 0 ? lanes : 1);
     k[2].preset.push_back(0), k[2].low.push_back(0), k[2].high.push_back(extent);
     k[3].preset.push_back(int((a + 1) % axes));
   }

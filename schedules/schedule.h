@@ -29,6 +29,7 @@ struct Knob {
   std::vector<int> preset;  // by rule, from the features of the problem and the facts of the target
   std::vector<int> low, high;
   bool permutation = false;  // the entries are 0..size-1 in some order
+  std::vector<int> unit = {};  // what each entry is best a multiple of (empty: 1)
 };
 
 struct Schedule {

@@ -15,7 +15,7 @@ namespace convsmith {
 namespace {
 
 TEST_F(CommandErrorTest, Usage) {
-  const std::string subcommands = "expected a subcommand, one of learn, apply, emit, run, verify, bench, explain, list, cache, got ";
+  const std::string subcommands = "expected a subcommand, one of learn, apply, emit, run, verify, bench, tune, explain, list, cache, got ";
   fail(2, {}, subcommands + "none");
   fail(2, {"train"}, subcommands + "\"train\"");
   fail(2, {"two\nlines"}, subcommands + "\"two\\nlines\"");

@@ -375,6 +375,7 @@ TEST_F(CommandTest, HelpNamesEveryOption) {
        {"PROBLEM-or-SPEC", "--output", "--name", "--passes", "--weights", "--tune-for", "--records", "--no-verify"}},
       {"run", {"PROBLEM", "--pass", "--x ", "--weight", "--bias", "--dy", "--y ", "--tensor", "--out ", "--output"}},
       {"verify", {"PROBLEM", "--passes", "--schedules", "--seed", "--output", "extremes"}},
+      {"tune", {"PROBLEM-or-SPEC", "--passes", "--only", "--time", "--trials", "--seed", "--baselines", "--log", "--records", "--export", "--html"}},
       {"list", {"WHAT", "operators", "records"}},
       {"cache", {"--clear"}}};
   const std::string all = succeed({"--help"});

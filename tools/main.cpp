@@ -8,6 +8,7 @@
 #include "convsmith/trainer.h"
 #include "tools/emit/kernel_job.h"
 #include "tools/support/interrupt.h"
+#include "tools/tune/contestant.h"
 #include "tools/verify/certificate.h"
 
 namespace convsmith {
@@ -74,6 +75,7 @@ int run(int argc, char **argv) {
   add_run(app, settings);
   add_verify(app, settings);
   add_bench(app, settings);
+  add_tune(app, settings);
   add_explain(app, settings);
   add_list(app, settings);
   add_cache(app, settings);
@@ -104,6 +106,7 @@ int run(int argc, char **argv) {
 
 int main(int argc, char **argv) {
   if (argc == 2 && std::string_view(argv[1]) == "kernel-worker") return convsmith::kernel_worker();
+  if (argc == 2 && std::string_view(argv[1]) == "contestant") return convsmith::contestant_worker();
   convsmith::install_interrupt_handlers();
   return convsmith::run(argc, argv);
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <iostream>
+#include <thread>
 #include "convsmith/error.h"
 #include "convsmith/library.h"
 #include "schedules/levels.h"
@@ -84,6 +85,13 @@ CLI::Validator one_of(std::vector<std::string> words) {
       "");
 }
 
+std::vector<KernelRequest> requests_of(const std::string &what, const std::string &passes) {
+  if (what.find('=') == std::string::npos) return read_spec(what);
+  KernelRequest r{kernel_name, {}, Problem::parse(what), "", {}};
+  r.passes = parse_passes(passes, r.problem);
+  return {r};
+}
+
 Library load_kernel(const KernelRequest &request, const Settings &s) {
   EmitOptions o;
   o.name = "kernels", o.targets = s.target, o.cc = s.cc;
@@ -96,6 +104,23 @@ Library load_kernel(const KernelRequest &request, const Settings &s) {
   if (targets.size() == 1) library.set_level(level_name(targets[0]));  // of several the library takes the best it can
   library.set_threads(s.threads);
   return library;
+}
+
+std::vector<std::int64_t> numbers_of(const std::string &option, const std::string &list, std::int64_t most) {
+  std::vector<std::int64_t> values;
+  for (size_t at = 0; at <= list.size();) {
+    const size_t comma = std::min(list.find(',', at), list.size());
+    const std::string word = list.substr(at, comma - at);
+    if (word.empty() || word.size() > 6 || word.find_first_not_of("0123456789") != std::string::npos || std::stol(word) < 1 || std::stol(word) > most)
+      throw Error(fmt::format("{}: expected numbers from 1 to {}, separated by commas, got \"{}\"", option, most, list));
+    values.push_back(std::stol(word)), at = comma + 1;
+  }
+  return values;
+}
+
+std::string default_thread_counts() {
+  const unsigned processors = std::thread::hardware_concurrency();
+  return processors < 2 ? "1" : fmt::format("1,{}", processors);
 }
 
 void require_writable(const std::string &option, const std::string &file) {

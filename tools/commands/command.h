@@ -27,9 +27,13 @@ void add_emit(CLI::App &, Settings &);
 void add_run(CLI::App &, Settings &);
 void add_verify(CLI::App &, Settings &);
 void add_bench(CLI::App &, Settings &);
+void add_tune(CLI::App &, Settings &);
 void add_explain(CLI::App &, Settings &);
 void add_list(CLI::App &, Settings &);
 void add_cache(CLI::App &, Settings &);
+
+/// The kernels of a spec file, or one called "kernel" of a problem text with these passes.
+std::vector<KernelRequest> requests_of(const std::string &problem_or_spec, const std::string &passes);
 
 /// Emits (or finds in the cache) and loads one kernel for this machine at the level asked for. Throws Error where this
 /// machine cannot run it.
@@ -47,6 +51,11 @@ std::string json_text(const nlohmann::json &);
 CLI::Validator whole_number(std::uint64_t low, std::uint64_t high);
 CLI::Validator number_from(double low);
 CLI::Validator one_of(std::vector<std::string> words);
+
+/// "1,2": numbers from 1 to `most`, separated by commas. Throws Error that begins with the option.
+std::vector<std::int64_t> numbers_of(const std::string &option, const std::string &list, std::int64_t most);
+/// One thread, and as many as there are processors.
+std::string default_thread_counts();
 
 /// Throws Error where a file cannot be made there: to say it before the work, not after. An empty name is none.
 void require_writable(const std::string &option, const std::string &file);

@@ -16,14 +16,7 @@ struct EmitArguments {
 };
 
 void emit(const EmitArguments &a, const Settings &s) {
-  std::vector<KernelRequest> kernels;
-  if (a.what.find('=') == std::string::npos) {
-    kernels = read_spec(a.what);
-  } else {
-    KernelRequest r{"kernel", {}, Problem::parse(a.what), "", {}};
-    r.passes = parse_passes(a.passes, r.problem);
-    kernels.push_back(r);
-  }
+  std::vector<KernelRequest> kernels = requests_of(a.what, a.passes);
   for (const std::string &w : a.weights) {
     const size_t eq = w.find('=');
     KernelRequest *kernel = nullptr;

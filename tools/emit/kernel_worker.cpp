@@ -6,12 +6,16 @@
 #include "library.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
+#include "tools/tune/space.h"
 #include "workspace.h"
 #include <algorithm>
+#include <cctype>
+#include <dlfcn.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <iostream>
 #include <iterator>
+#include <thread>
 #include <unistd.h>
 
 using namespace Halide;
@@ -90,6 +94,7 @@ Workload workload_of(const KernelJob &job) {
 
 Choice chosen(const KernelJob &job, const Workload &w) {
   if (job.schedule.empty()) return choose(w, book_of(job.records), job.cpu);
+  if (job.schedule == "presets") return choose(w, RecordBook(), job.cpu);
   Choice choice{&find_schedule(job.schedule), {}, "asked for"};
   const Knobs asked = Knobs::parse(job.knobs);
   const Stages s = outline(with_knobs(w, asked));
@@ -101,21 +106,51 @@ Choice chosen(const KernelJob &job, const Workload &w) {
   return choice;
 }
 
+// Halide's own schedulers, to compare with: they come as plug-ins beside its library. "" where it is none of them.
+AutoschedulerParams autoscheduler(const std::string &name) {
+  if (name != "Mullapudi2016" && name != "Adams2019") return {};
+  Dl_info halide{};
+  if (dladdr(reinterpret_cast<const void *>(&Halide::load_plugin), &halide) == 0 || !halide.dli_fname) throw Error("schedule " + name + ": expected Halide's library as a file");
+  std::string file = "libautoschedule_" + name + ".so";
+  std::transform(file.begin(), file.end(), file.begin(), [](unsigned char c) { return char(std::tolower(c)); });
+  const std::filesystem::path path = std::filesystem::path(halide.dli_fname).parent_path() / file;
+  if (!std::filesystem::exists(path)) throw Error(fmt::format("schedule {}: expected {} beside Halide's library", name, file));
+  load_plugin(path.string());
+  if (name == "Mullapudi2016") return {name, {{"parallelism", std::to_string(std::max(1u, std::thread::hardware_concurrency()))}}};
+  // Its own beam of 32 takes minutes for a layer.
+  return {name, {{"parallelism", std::to_string(std::max(1u, std::thread::hardware_concurrency()))}, {"beam_size", "2"}}};
+}
+
+// What such a scheduler wants to know of every result.
+void estimate(Func f, const BufferSpec &spec) {
+  Region region;
+  for (auto &d : spec.dims) region.push_back({0, d.extent});
+  f.set_estimates(region);
+}
+
 KernelResult compile(const KernelJob &job) {
   Workload w = workload_of(job);
   const bool empty_batch = Problem::parse(job.problem).n == 0;
   w.target = w.target.with_feature(Target::UserContext).with_feature(Target::NoRuntime).with_feature(Target::NoBoundsQuery);
   const bool packs = is_packing(w.pass);
-  const Choice choice = chosen(job, w);
+  const AutoschedulerParams scheduler = autoscheduler(job.schedule);
+  const Choice choice = scheduler.name.empty() ? chosen(job, w) : Choice{&find_schedule("reference"), {}, "Halide's own scheduler"};
   w = with_knobs(w, choice.knobs);
   if (packs) w.panel = job.panel, w.quad = job.quad;
 
   const Buffer<> weight = job.weight.empty() ? Buffer<>() : constant_weight(w, job.weight);
   const auto module_for = [&](const Workload &workload) {
     return build_kernel(workload, job.function, [&](Stages &s, const Workload &sized) {
+      if (!scheduler.name.empty()) {
+        const auto specs = find_operator(sized).buffers(sized);
+        const size_t first = specs.size() - size_t(output_count(sized));
+        estimate(s.result(), specs[first]);
+        for (size_t i = 0; i < s.results.size(); i++) estimate(s.results[i], specs[first + 1 + i]);
+        return;
+      }
       choice.schedule->apply(s, choice.knobs, sized);
       schedule_small(s, sized.target);
-    }, weight);
+    }, weight, scheduler);
   };
   Module module = module_for(w);
   KernelResult r;
@@ -135,7 +170,7 @@ KernelResult compile(const KernelJob &job) {
   module.compile(files);
 
   for (auto &spec : kernel_buffers(w, weight.defined())) r.arguments.push_back(described(spec, empty_batch));
-  r.schedule = choice.schedule->name, r.version = choice.schedule->version, r.why = choice.why;
+  r.schedule = scheduler.name.empty() ? choice.schedule->name : scheduler.name, r.version = scheduler.name.empty() ? choice.schedule->version : 0, r.why = choice.why;
   r.knobs = choice.knobs.str(), r.panel = w.panel, r.quad = w.quad;
   r.outputs = output_count(w);
   r.serial_bytes = workspace.serial, r.task_bytes = workspace.task;
@@ -183,6 +218,12 @@ nlohmann::json answer(const nlohmann::json &request) {
     const KernelJob job = request.at("job").get<KernelJob>();
     const Choice c = chosen(job, workload_of(job));
     return KernelChoice{c.schedule->name, c.knobs.str(), c.why, c.schedule->version};
+  }
+  if (what == "proposals") {
+    const ProposalRequest r = request.at("request").get<ProposalRequest>();
+    KernelJob job;
+    job.problem = r.problem, job.pass = r.pass, job.target = r.target;
+    return proposals(r, workload_of(job));
   }
   if (what == "runtime") {
     const Target t = parse_targets(std::string(request.at("target"))).at(0);

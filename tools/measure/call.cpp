@@ -106,10 +106,23 @@ void TimedCall::write_rest(const std::string &folder) const {
   }
 }
 
-std::map<std::string, Tensor> operands(const Problem &p, const std::string &folder) {
+namespace {
+
+// The widest range of integers for which no sum of products passes 2^24.
+std::int64_t exact_range(const Problem &p) {
   const std::int64_t sites = element_count({p.n, p.out(0), p.rank > 1 ? p.out(1) : 1, p.rank > 2 ? p.out(2) : 1});
-  const std::int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2] * std::max(p.ic, p.oc) / p.groups;
-  const auto range = std::clamp<std::int64_t>(std::int64_t(std::sqrt(double(1 << 24) / double(std::max(sites, taps)))), 1, 4);
+  const std::int64_t taps = p.kernel[0] * p.kernel[1] * p.kernel[2] * std::max(p.ic, p.oc) / p.groups * (p.border == Border::zero ? 1 : 4);
+  return std::int64_t(std::sqrt(double((1 << 24) - 16) / double(std::max(sites, taps) + 2)));
+}
+
+}  // namespace
+
+bool has_exact_operands(const Problem &p) {
+  return exact_range(p) >= (p.type == Type::u8s8 ? 2 : 1) && p.op != Op::dense && p.type != Type::f16;
+}
+
+std::map<std::string, Tensor> operands(const Problem &p, const std::string &folder) {
+  const auto range = std::clamp<std::int64_t>(exact_range(p), 1, 4);
   std::mt19937 random(1);
   std::map<std::string, Tensor> filed;
   const auto add = [&](const std::string &name, const Shape &shape) {
@@ -118,7 +131,7 @@ std::map<std::string, Tensor> operands(const Problem &p, const std::string &fold
     float *data = t.data<float>();
     for (std::int64_t i = 0; i < t.elements(); i++)
       data[i] = float(std::int64_t(random() % std::uint64_t(2 * range + 1)) - (byte ? 0 : range));
-    write_npy(folder + "/" + name + ".npy", t);
+    if (!folder.empty()) write_npy(folder + "/" + name + ".npy", t);
     filed.emplace(name, t);
   };
   add("x", p.input_shape()), add("dy", p.output_shape()), add("weight", p.weight_shape());

@@ -9,8 +9,9 @@ namespace convsmith {
 
 class Workers;
 
-/// Tensors by name in the order of files, f32, also written as FOLDER/NAME.npy: x, dy, weight and, where there is one, bias.
+/// Tensors by name in the order of files, f32, also written as FOLDER/NAME.npy where there is a folder: x, dy, weight and, where there is one, bias.
 /// Integers so small that every sum is exact, whatever the order of its terms, where the problem allows that.
+bool has_exact_operands(const Problem &);
 std::map<std::string, Tensor> operands(const Problem &, const std::string &folder);
 
 class TimedCall {

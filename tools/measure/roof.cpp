@@ -84,6 +84,12 @@ double Roof::us(double operations, double bytes) const {
   return std::max(operations / gflops, bytes / bandwidth(bytes)) / 1e3;
 }
 
+nlohmann::json roof_json(const Roof &roof) {
+  nlohmann::json j = {{"threads", roof.threads}, {"gflops", roof.gflops}, {"copies", nlohmann::json::array()}};
+  for (auto &[bytes, rate] : roof.copies) j["copies"].push_back({{"bytes", bytes}, {"gb_per_s", rate}});
+  return j;
+}
+
 Roof measure_roof(const std::string &level, int threads) {
   Roof roof;
   roof.threads = threads;

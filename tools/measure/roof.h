@@ -1,6 +1,7 @@
 // What the machine allows: multiply-adds from registers, and bytes copied by a working set's size. Measured, as no data
 // sheet knows the clock and the neighbours of the moment.
 #pragma once
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,9 @@ struct Roof {
   /// The least time that so much work can take: that of the slower of the two limits.
   double us(double operations, double bytes) const;
 };
+
+/// {"threads", "gflops", "copies": [{"bytes", "gb_per_s"}, …]}
+nlohmann::json roof_json(const Roof &);
 
 /// At an instruction level's vector width. Takes about half a second.
 Roof measure_roof(const std::string &level, int threads);
