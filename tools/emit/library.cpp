@@ -224,7 +224,8 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   for (auto &s : public_symbols(lib)) symbols += s + "\n";
   write_file(staging / "symbols", symbols);
   const auto at = [&](const std::string &file) { return staging / file; };
-  std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), c_layer_object(o.cc, o.name, header, source)};
+  const std::string layer = c_layer_object(o.cc, o.name, header, source);
+  std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), layer};
   for (auto *list : {&jobs, &packing})
     for (auto &j : *list) link.push_back(j.job.object);
   link.push_back(runtime_object(baseline(targets[0])));
