@@ -38,7 +38,7 @@ std::string StandInTools::build(const TuneTask &, const Proposal &p, const std::
   if (kind.ends_with("_compiler")) {
     ProcessOptions options;
     options.timeout_s = 0.1;
-    const ProcessResult r = run_process({"/bin/sh", "-c", kind == "crashes_compiler" ? "kill -SEGV $$" : "sleep 30"}, options);
+    const ProcessResult r = run_process({"/bin/sh", "-c", kind == "crashes_compiler" ? "kill -SEGV $$" : "sleep 2"}, options);
     throw Fault(r.timed_out ? "the compiler took more than 0.1 seconds" : fmt::format("the compiler died of signal {}", r.signal));
   }
   write_file(folder + "/library", p.knobs);
@@ -64,6 +64,12 @@ TuneOptions stand_in_options() {
 }
 
 TuneTask stand_in_task() { return {"kernel", Problem::parse("in=6x8 kernel=1x2"), PassKind::forward}; }
+
+int measure_endless() {
+  const ContestantJob job{CONVSMITH_MISBEHAVING_LIBRARY, "misbehaving", "endless", "forward", "in=6x8 kernel=1x2", "", {1}, 1};
+  Contestant({own_executable(), "contestant"}, job, {100, 0}).check();
+  return 0;
+}
 
 int tune_stand_ins(const std::string &log_file, const std::string &count_file) {
   StandInTools tools(20, count_file);

@@ -30,5 +30,7 @@ TuneTask stand_in_task();
 
 /// A search over stand-ins with its trials in a file: what a killed and resumed tuner does. For a process of its own.
 int tune_stand_ins(const std::string &log, const std::string &count_file);
+/// Measures a kernel that never comes back. For a process of its own.
+int measure_endless();
 
 }  // namespace convsmith

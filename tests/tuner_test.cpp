@@ -4,11 +4,13 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <algorithm>
 #include <filesystem>
 #include <random>
 #include <set>
+#include <thread>
 #include "convsmith/file.h"
 #include "emitted.h"
 #include "stand_in_tools.h"
@@ -179,7 +181,33 @@ TEST(Tuner, ASecondRunSpendsNothingTwice) {
   EXPECT_TRUE(Tuner(tools, log, other).known(stand_in_task()).seen.empty());
 }
 
+// Of a tuner that is killed nothing stays behind, not even a kernel that never comes back (only what such a kernel itself
+// has started ends when it likes). Its orphans are ours while this lives.
+struct Orphanage {
+  Orphanage() { prctl(PR_SET_CHILD_SUBREAPER, 1); }
+  ~Orphanage() { prctl(PR_SET_CHILD_SUBREAPER, 0); }
+};
+
+void expect_no_orphans() {
+  for (int naps = 0; naps < 500; naps++) {
+    int status = 0;
+    const pid_t orphan = waitpid(-1, &status, WNOHANG);
+    if (orphan < 0) return;
+    if (orphan == 0) std::this_thread::sleep_for(10ms);
+  }
+  ADD_FAILURE() << "a child of a killed process still runs";
+}
+
+TEST(Contestant, EndsWithWhoMeasuresIt) {
+  const Orphanage orphans_are_ours;
+  ProcessOptions options;
+  options.timeout_s = 1;
+  ASSERT_TRUE(run_process({own_executable(), "measure-endless"}, options).timed_out);
+  expect_no_orphans();
+}
+
 TEST(Tuner, KilledAHundredTimesItRepeatsNothing) {
+  const Orphanage orphans_are_ours;
   const TestFolder folder;
   const std::string log_file = folder / "log", count_file = folder / "measured";
   std::mt19937 random(1);
@@ -201,6 +229,7 @@ TEST(Tuner, KilledAHundredTimesItRepeatsNothing) {
     finished = lines, measured = now;
   }
   EXPECT_GT(finished, 200u);
+  expect_no_orphans();
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "library.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
+#include "tools/support/process.h"
 #include "tools/tune/space.h"
 #include "workspace.h"
 #include <algorithm>
@@ -247,6 +248,7 @@ nlohmann::json answer(const nlohmann::json &request) {
 }  // namespace
 
 int kernel_worker() {
+  end_with_parent();
   static Reporter reporter;
   set_custom_compile_time_error_reporter(&reporter);
   try {

@@ -55,6 +55,10 @@ class Conversation {
   std::unique_ptr<State> state_;
 };
 
+/// From here on this process is killed when the thread that started it ends, however it does. For children that run what
+/// may never come back.
+void end_with_parent();
+
 /// The path of this program. Errors: Error where its file has been replaced or removed since it started.
 std::string own_executable();
 

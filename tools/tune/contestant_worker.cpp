@@ -13,6 +13,7 @@
 #include "convsmith/error.h"
 #include "tools/measure/call.h"
 #include "tools/support/file_descriptor.h"
+#include "tools/support/process.h"
 #include "tools/verify/certificate.h"
 
 namespace convsmith {
@@ -191,6 +192,7 @@ class Worker {
 }  // namespace
 
 int contestant_worker() {
+  end_with_parent();
   // What the kernel prints goes nowhere; answers go out by a descriptor that it does not know.
   FileDescriptor answers(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 64)), nowhere(open("/dev/null", O_WRONLY | O_CLOEXEC));
   dup2(nowhere.get(), STDOUT_FILENO);
