@@ -51,7 +51,7 @@ Stages of_differences(const Workload &w, const Geometry &geo, const Func &x, con
   Func difference("x_difference"), weights("weight_difference");
   difference(x.args()) = cast<int16_t>(cast<int>(x(x.args())) - q.x_zero);
   const std::vector<Var> v = weight.args();
-  const Index channel = {v[result == Side::out ? 0 : 1], v[2]};
+  const Index channel = {v[result == Side::out || geo.depthwise ? 0 : 1], v[2]};
   weights(v) = cast<int16_t>(cast<int>(weight(v)) - w_zero_of(w, q, channel));
   return gather(w, geo, result, difference, weights, [&](Expr sum, const Index &at) {
     return std::vector<Expr>{result_of(w, q, sum, at, extra)};

@@ -23,7 +23,7 @@ class Draw {
 void draw_channels(Draw &d, Problem &p) {
   const std::int64_t kind = p.op == Op::dense ? 9 : d.between(0, 9);
   if (kind == 0) {  // depthwise
-    p.groups = p.ic = p.oc = d.of({2, 8, 13, 16, 33, 40});
+    p.groups = p.ic = p.oc = d.of({2, 3, 5, 8, 13, 16, 33, 40});
   } else if (kind <= 2) {
     p.groups = d.between(2, 4);
     p.ic = p.groups * d.of({1, 2, 3, 8, 12}), p.oc = p.groups * d.of({1, 3, 8, 16, 18});
