@@ -68,6 +68,20 @@ Taps gradient_taps(const SpatialAxis &a, int residue) {
   return {0, 1, 0, 1, 0, 0};  // none: the gradient is zero there
 }
 
+// A row of x*C + c outside of which positions are those of its edges, or reflected there.
+Func with_row_border(const Problem &p, const Geometry &geo, const Func &f, const Range &inside) {
+  const std::vector<Var> v = f.args();
+  const Expr from = inside.min, end = inside.min + inside.extent, first = from, last = end - geo.interleaved;
+  const Expr c = (v[2] - from) % geo.interleaved, x = v[2] - from - c;  // the position, in elements
+  const bool reflect = p.border == Border::reflect;
+  const Expr edge = c + select(v[2] < from, reflect ? first - x : first, reflect ? 2 * last - first - x : last);
+  Index at(v.begin(), v.end());
+  at[2] = select(v[2] < from || v[2] >= end, clamp(edge, from, end - 1), clamp(likely(v[2]), from, end - 1));
+  Func b("row_border");
+  b(v) = f(at);
+  return b;
+}
+
 }  // namespace
 
 Func with_border(const Workload &w, const Geometry &geo, const std::string &name, Func f, Side side, bool x_first,
@@ -102,6 +116,8 @@ Func with_border(const Workload &w, const Geometry &geo, const std::string &name
     channels[0] = inside[0];
     inside[0] = inside[1] = inside.back() = {Expr(), Expr()};
     b = BoundaryConditions::repeat_edge(f, channels);
+    // A row of interleaved channels wraps like any; its other borders copy whole positions.
+    if (geo.interleaved > 1 && p.border != Border::wrap) b = with_row_border(p, geo, b, inside[2]), inside[2] = {Expr(), Expr()};
     b = p.border == Border::replicate ? BoundaryConditions::repeat_edge(b, inside)
         : p.border == Border::reflect ? BoundaryConditions::mirror_interior(b, inside)
                                       : BoundaryConditions::repeat_image(b, inside);
@@ -141,6 +157,15 @@ Func filter_of(const Workload &w, const Geometry &geo, Func buffer, Side of, boo
   return f;
 }
 
+Func along_row(const Func &of_channel, int interleaved) {
+  const std::vector<Var> v = of_channel.args();
+  Index at(v.begin(), v.end());
+  at[0] = v[0] % interleaved;
+  Func row(of_channel.name() + "_row");
+  row(v) = of_channel(at);
+  return row;
+}
+
 Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Func weight, const Finish &finish,
               Expr beyond) {
   const Problem &p = w.problem;
@@ -152,9 +177,12 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   Var c("c"), g("g"), n("n");
 
   Stages s;
-  s.padded = with_border(w, geo, "padded", from, gradient ? Side::out : Side::in, x_first, beyond);
+  const Side source = gradient ? Side::out : Side::in;
+  s.padded = with_border(w, geo, "padded", from, source, x_first, beyond);
+  s.padded_dense = x_first == (p.layout == Layout::channels_first || geo.channels(source) * geo.g == 1);
   const bool position_first = geo.unshared && along;
-  const Func filter = filter_of(w, geo, weight, result, position_first);
+  Func filter = filter_of(w, geo, weight, result, position_first);
+  if (geo.interleaved > 1) filter = along_row(filter, geo.interleaved), s.before.push_back(filter);
   s.free = {{c, result_channels}};
   Index v, sum_at;  // the position, and where its residue's sum holds it
   // Of each axis, the residues that some tap reaches. A stride past the kernel leaves most without.
@@ -171,7 +199,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
       if (const Taps t = gradient ? gradient_taps(a, m) : forward_taps(a); t.count > 0) reached[d].push_back({m, t});
     all_reached &= int(reached[d].size()) == period;
     periods.push_back(period);
-    s.free.push_back({x, extent.plan, period, gradient || !geo.unshared, extent.known});
+    s.free.push_back({x, extent.plan, period, gradient || !geo.unshared, extent.known, d == 0 ? geo.interleaved : 1});
     v.push_back(x), sum_at.push_back(period == 1 ? Expr(x) : x / period);
   }
   // Unshared weights are used again along n only.
@@ -200,7 +228,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
       here = here.defined() ? here && on : on;
     }
     RDom r(from_zero(domain), std::string("r").append(std::to_string(m)));
-    Index read, tap = {c, r[0], g};
+    Index read, tap = {geo.interleaved > 1 ? v[0] % row_period(geo.interleaved) : Expr(c), r[0], g};
     for (size_t d = 0; d < rank; d++) {
       const SpatialAxis &a = geo.axes[d];
       tap.push_back(t[d].first + r[int(d) + 1] * t[d].step);

@@ -22,6 +22,9 @@ Halide::Func with_border(const Workload &, const Geometry &, const std::string &
 /// the position first where `position_first`. `of` is the side whose channels are the vector axis.
 Halide::Func filter_of(const Workload &, const Geometry &, Halide::Func, Side of, bool position_first = false);
 
+/// Numbers of each channel, channel first, over a period of a row that interleaves the channels.
+Halide::Func along_row(const Halide::Func &, int interleaved);
+
 /// y(co,g,o,n)   = finish(sum over ci,k of weight(co,ci,g,k) * x(ci, g, o*s + k*dil - lo, n))             Side::out
 /// dx(ci,g,i,n)  = finish(sum over co,k of weight(co,ci,g,k) * dy(co, g, (i + lo - k*dil)/s, n)), over the taps k for
 /// which s divides                                                                                        Side::in

@@ -32,7 +32,7 @@ std::vector<BufferSpec> buffers(const Workload &w) {
 
 Stages build(const Workload &w, const std::vector<Func> &in) {
   const Problem &p = w.problem;
-  const Geometry geo = geometry(w);
+  const Geometry geo = gathered_geometry(w);
   switch (w.pass) {
     case PassKind::input_gradient: {
       if (p.border != Border::zero) return folded_gradient(w, geo, in[0], in[1]);
@@ -42,9 +42,16 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
       const bool x_is_in = side_of(p, false) == Side::in;
       return weight_gradient(w, geo, in[x_is_in ? 0 : 1], in[x_is_in ? 1 : 0], rounded_to(master_type(p)));
     }
-    default:
-      if (p.type == Type::u8s8) return quantised_forward(w, geo, in);
-      return gather(w, geo, side_of(p, true), in[0], in[1], epilogue(w, {in.begin() + 2, in.end()}));
+    default: {
+      std::vector<Func> inputs = in, rows;
+      const std::vector<BufferSpec> specs = buffers(w);
+      for (size_t i = 2; i < in.size() && geo.interleaved > 1; i++)
+        if (specs[i].shape == p.bias_shape()) rows.push_back(inputs[i] = along_row(in[i], geo.interleaved));
+      Stages s = p.type == Type::u8s8 ? quantised_forward(w, geo, inputs)
+                                      : gather(w, geo, side_of(p, true), in[0], in[1], epilogue(w, {inputs.begin() + 2, inputs.end()}));
+      s.before.insert(s.before.begin(), rows.begin(), rows.end());
+      return s;
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 #include "layout.h"
 #include <algorithm>
 #include <fmt/format.h>
+#include <numeric>
 
 using namespace Halide;
 
@@ -54,6 +55,29 @@ Geometry geometry(const Workload &w) {
     if (p.op == Op::convolution) s.lo -= (s.kernel - 1) * s.dilation, s.dilation = -s.dilation;
     geo.axes.push_back(s);
   }
+  return geo;
+}
+
+int interleaved_channels(const Workload &w) {
+  const Problem &p = w.problem;
+  const bool gathers = w.pass == PassKind::forward || (w.pass == PassKind::input_gradient && p.border == Border::zero);
+  const size_t row = size_t(p.rank) - 1;
+  if (!gathers || p.op == Op::local || p.op == Op::dense || !is_depthwise(p) || !along_space(int(p.oc)) ||
+      p.layout != Layout::channels_last || p.stride[row] != 1 || p.in[row] == run_time)
+    return 1;
+  return int(p.oc);
+}
+
+int row_period(int interleaved) { return std::lcm(interleaved, 16); }  // whole vectors, the widest too
+
+Geometry gathered_geometry(const Workload &w) {
+  Geometry geo = geometry(w);
+  const int c = geo.interleaved = interleaved_channels(w);
+  if (c == 1) return geo;
+  geo.co = 1;
+  SpatialAxis &row = geo.axes[0];
+  row.in = row.in.plan * c, row.out = row.out.plan * c;
+  for (int *of : {&row.dilation, &row.lo, &row.pad_lo, &row.pad_hi}) *of *= c;
   return geo;
 }
 
@@ -121,6 +145,7 @@ BufferSpec tensor_spec(const Workload &w, const std::string &name, bool output) 
 
 BufferSpec operand_spec(const Workload &w, const std::string &name, bool output) {
   BufferSpec t = tensor_spec(w, name, output);
+  if (const int c = interleaved_channels(w); c > 1) t.dims[0] = {1, 1}, t.dims[2] = {1, t.dims[2].extent * c};
   if (w.problem.op != Op::dense) return t;
   const int elements = int(element_count({t.shape.begin() + 1, t.shape.end()}));
   t.dims = {{t.memory[0], elements}, {1, 1}, {2, 1}, {0, int(w.problem.n)}};
@@ -185,6 +210,8 @@ BufferSpec channel_spec(const Workload &w, const std::string &name, Halide::Type
 
 Index channel_index(const Workload &w, const Index &at) {
   const Problem &p = w.problem;
+  // Of a result, the third index is the row's; of weights the first is the channel itself.
+  if (const int c = interleaved_channels(w); c > 1 && at.size() > 2) return {at[2] % row_period(c), at[1]};
   if (p.op != Op::dense) return {at[0], at[1]};
   const int channels = int(p.oc), positions = int(volume(p.dense_out, p.rank));
   return {p.layout == Layout::channels_last ? at[0] % channels : at[0] / positions, 0};

@@ -36,10 +36,19 @@ struct Geometry {
   int co, ci, g;
   bool depthwise, unshared;
   Extent n;
+  int interleaved = 1;  // channels that lie along the innermost axis, each with weights of its own
 
   int channels(Side side) const { return side == Side::out || depthwise ? co : ci; }
 };
 Geometry geometry(const Workload &);
+/// The geometry of what a pass gathers. Few channels, each filtered by itself, that lie side by side are one row of x*C + c
+/// on both sides: a tap moves by whole positions of C, and the weights repeat every C elements. So no vector along the row
+/// is shuffled.
+Geometry gathered_geometry(const Workload &);
+/// How many channels such a row interleaves; 1 where a pass has none.
+int interleaved_channels(const Workload &);
+/// After how many elements of such a row weights, and all vectors of them, repeat.
+int row_period(int interleaved);
 /// The side on which the problem's x (`output` false) or y lies.
 Side side_of(const Problem &, bool output);
 /// The side whose channels are the vector axis of the weights that a pass reads.
@@ -64,7 +73,7 @@ Halide::Type output_type(const Problem &);
 
 /// t(c, g, w[, h[, d]], n) over logical [N, C, *spatial].
 BufferSpec tensor_spec(const Workload &, const std::string &name, bool output);
-/// The same as a contraction reads it: in a dense problem all elements of one n are channels.
+/// The same as a contraction reads it: in a dense problem all elements of one n are channels; channels may be part of a row.
 BufferSpec operand_spec(const Workload &, const std::string &name, bool output);
 /// Plain weights (co, ci, g, k...[, position...]), in memory g and co, ci, k, position or, with the vector axis on
 /// Side::in, ci first; the innermost position before all of them where it is the vector axis.

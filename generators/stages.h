@@ -36,6 +36,7 @@ struct Axis {
   int period = 1;  // out's element v comes from the sum number v % period, at v / period
   bool overrun = false;  // the operands may be read past its end: they have an exterior there
   bool known = true;  // else `extent` is a stand-in to plan with
+  int repeat = 1;  // what bcast has along it repeats after so many elements: vectors are loaded where tiles start at such
 };
 
 struct Sum {                // one a residue of a strided input gradient, else one
@@ -54,6 +55,7 @@ struct Stages {
   Halide::Func vec;     // moves with free[0]: loaded as vectors
   Halide::Func bcast;   // does not, but where `paired`: loaded as scalars
   Halide::Func padded;  // the one of the two that has a border; undefined where neither has
+  bool padded_dense = false;  // its dimension 0 is contiguous in place too
   // Small Funcs computed whole; none of them is in the hot loop.
   std::vector<Halide::Func> before;   // read by the sums or by out
   std::vector<Halide::Func> after;    // read `out`, each the ones before it; the last is the result in out's place
