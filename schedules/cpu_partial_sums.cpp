@@ -51,6 +51,8 @@ bool supports(const Stages &s, const Workload &w) {
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
+  for (auto &knob : k)
+    if (knob.name == "copy") knob.high[0] = std::min(knob.high[0], 3);
   const auto &red = s.sums[0].extent;
   Knob cut{"cut", {}, {}, {}};
   for (size_t i = 0; i < red.size(); i++) {

@@ -53,8 +53,9 @@ struct Reduced {
 void keep_in_registers(Halide::Func acc, const std::vector<Reduced> &red, Stages &, const Knobs &, const Loops &,
                        bool stage);
 
-/// The tile along an axis that wastes least, of at most `most`: full tiles count fully, small ones a little less.
-int best_tile(const Axis &, int most);
+/// The tile along an axis that wastes least, of at most `most`: full tiles count fully, small ones a little less, and in
+/// proportion those that leave fewer than ten sums at work, of which `beside` are on each element of the axis.
+int best_tile(const Axis &, int most, int beside = 10);
 /// Whether any window reaches past an end: one tap without padding reads only what there is.
 bool reads_border(const Problem &);
 /// How many tasks a problem is worth: of about four million multiply-adds each, so that a thread that wakes up late costs
@@ -71,7 +72,9 @@ Halide::LoopLevel store_tiles(Stages &, const Knobs &, Loops &);
 /// The innermost loop around a tile, where its sums are computed.
 Loop around_tile(const Loops &);
 
-/// An operand that is 0: read in place, 1: copied by each task, 2: copied once.
+/// The loop over the vector axis's tiles.
+Halide::LoopLevel around_vectors(const Stages &, const Loops &);
+/// An operand that is 0: read in place, 1: copied by each task, 2: copied once, 4: copied for each tile of the vector axis.
 void copy_operand(Halide::Func, int how, const Loops &, const Halide::LoopLevel &task);
 /// An operand whose positions lie side by side, along its dimension `position`, copied once with its channels side by side:
 /// by squares, so that every line read is used whole. Returns the copy.
