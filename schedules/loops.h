@@ -9,7 +9,8 @@
 //   unroll of each axis of the reduction by a factor; -1: wholly   (preset 0)
 //   stage  1: the vector operand is loaded into registers before it is used
 //   pad    the operand with a border is 0: read in place, 1: copied with its border by each task, 2: copied once
-//   copy   the vector operand of a sum over positions, likewise; 3: copied once by squares that are transposed
+//   copy   the vector operand of a sum over positions, likewise; 3: copied once by squares that are transposed, 4: for each
+//          tile of the vector axis
 #pragma once
 #include "schedule.h"
 
