@@ -164,6 +164,20 @@ TEST(Process, TheProgramGetsOnlyTheStandardDescriptors) {
   EXPECT_EQ(run_process({"ls", "/proc/self/fd"}, options).out, "0\n1\n2\n3\n");  // 3 is the folder that ls reads
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(Process, TakesNoMoreMemoryThanItMay) {
+  const auto take = [](int megabytes, std::size_t most) {
+    ProcessOptions options;
+    options.max_memory = most;
+    const std::string script = "sleep 0.1; head -c " + std::to_string(megabytes) + "M /dev/zero | tail -n 1 | wc -c";
+    return run_process({"/bin/sh", "-c", script}, options);
+  };
+  EXPECT_EQ(take(40, 0).out, "41943040\n");
+  EXPECT_EQ(take(40, std::size_t{1} << 30).out, "41943040\n");
+  EXPECT_NE(take(40, std::size_t{20} << 20).out, "41943040\n");
+}
+#endif
+
 TEST(Process, RunsFromSeveralThreadsAtOnce) {
   std::vector<std::thread> threads;
   for (int t = 0; t < 8; t++)
@@ -231,6 +245,21 @@ TEST(Conversation, AProgramThatEndsIsAnError) {
   EXPECT_EQ(ended->ask("", 10), "bye");
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   EXPECT_EQ(refusal([&] { ended->ask("more", 10); }), "/bin/sh: ended before it answered \"more\"");
+}
+
+TEST(Conversation, SaysHowItEnded) {
+  for (auto [script, how] : {std::pair("exit 0", "ended with exit status 0"), std::pair("exit 3", "ended with exit status 3"),
+                             std::pair("kill -SEGV $$", "died of signal 11"), std::pair("echo on; sleep 5", "")}) {
+    const auto talk = talk_to(script);
+    EXPECT_EQ(talk->how_it_ended(), how) << script;
+    EXPECT_EQ(talk->how_it_ended(), how) << "asked again: " << script;
+  }
+}
+
+TEST(Conversation, MayBeQuiet) {
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(Conversation({"/bin/sh", "-c", "echo loud >&2; echo ok"}, {true, 0}).ask("", 10), "ok");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 TEST(Conversation, AProgramThatSaysNothingIsAnError) {

@@ -54,10 +54,7 @@ std::string fault_of_stand_in(const std::string &kind) {
 }
 
 std::string fault_of_kernel(const std::string &kernel, double seconds = 10) {
-  ContestantLimits limits{seconds, 0};
-#ifndef __SANITIZE_ADDRESS__
-  limits.memory = std::size_t{4} << 30;
-#endif
+  const ContestantLimits limits{seconds, std::size_t{4} << 30};
   const ContestantJob job{CONVSMITH_MISBEHAVING_LIBRARY, "misbehaving", kernel, "forward", "in=6x8 kernel=1x2", "", {1, 2}, 1};
   return fault_of([&] {
     Contestant c({own_executable(), "contestant"}, job, limits);

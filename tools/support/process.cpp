@@ -110,9 +110,12 @@ class Child {
       throw Error(fmt::format("{}: cannot run: no such program{}", program_,
                               program_.find('/') == std::string::npos ? " in the folders of PATH" : ""));
     if (error != 0) fail(program_, "cannot run", error);
-    // What it has taken by now it keeps.
-    const rlimit most{max_memory, max_memory};
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // whose shadow is terabytes of address space
+    const rlimit most{max_memory, max_memory};  // what it has taken by now it keeps
     if (max_memory) prlimit(pid_, RLIMIT_AS, &most, nullptr);
+#else
+    (void)max_memory;
+#endif
   }
   ~Child() {
     if (reaped_) return;
