@@ -104,7 +104,9 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   for (size_t a = 0; a < rest.size(); a++) order.push_back(rest[size_t(k.get("loops", a, int((a + 1) % rest.size())))]);
   const Var task("strip_task");
   strips.update(0).reorder(join({Loop(lane)}, tile, join(order, {Loop(strip_index), Loop(n)})));
-  strips.update(0).atomic().vectorize(lane);
+  // A row that may be shorter than a vector would have its lanes added up by locked instructions, one by one. 5x5, one channel at
+  // 256x256: 21.4 against 25.0 us (Zen 5).
+  if (s.sums[0].known) strips.update(0).atomic().vectorize(lane);
   for (auto &v : tile) strips.update(0).unroll(v.var);
   strips.update(0).fuse(strip_index, n, task).parallel(task);
 
