@@ -242,13 +242,13 @@ std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
     k[1].low.push_back(1), k[1].high.push_back(a == 0 ? std::min(8, (extent + lanes - 1) / lanes) * lanes : std::min(extent, 28));
     k[1].unit.push_back(a == 0 ? lanes : 1);
     k[2].preset.push_back(0), k[2].low.push_back(0), k[2].high.push_back(extent);
-    k[3].preset.push_back(int((a + 1) % axes));
+    k[3].preset.push_back(int((a + 1) % axes)), k[3].high.push_back(extent);
   }
   k[4] = {"order", {}, {}, {}, true};
   k[5] = {"unroll", {}, {}, {}};
   const auto &red = s.sums[0].extent;
   for (size_t i = 0; i < red.size(); i++) {
-    k[4].preset.push_back(int(i));
+    k[4].preset.push_back(int(i)), k[4].high.push_back(red[i]);
     // Wholly only where it stays small: a long axis would be unrolled into megabytes.
     k[5].preset.push_back(0), k[5].low.push_back(red[i] <= 16 && s.sums[0].known ? -1 : 0), k[5].high.push_back(8);
   }

@@ -28,7 +28,7 @@ struct Knob {
   std::string name;
   std::vector<int> preset;  // by rule, from the features of the problem and the facts of the target
   std::vector<int> low, high;
-  bool permutation = false;  // the entries are 0..size-1 in some order
+  bool permutation = false;  // the entries are 0..size-1 in some order; high then is the extent of what each stands for
   std::vector<int> unit = {};  // what each entry is best a multiple of (empty: 1)
 };
 

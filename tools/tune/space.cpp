@@ -19,39 +19,47 @@ double modelled(const Schedule &schedule, const Stages &s, const Knobs &k, const
   if (s.sums.empty() || std::none_of(known.begin(), known.end(), [](const Knob &knob) { return knob.name == "tile"; })) return 1;
   const Machine m = machine(w.target);
   const int lanes = std::max(1, k.get("lanes", m.lanes));
-  const double latency_times_units = 8, load_units = 2;  // of every machine here: four cycles by two multiply-adds a cycle
-  const double l2_elements = 128 * 1024;
-  const auto tile_of = [&](size_t a) { return std::max(1, std::min(k.get("tile", a, a == 0 ? m.lanes : 1), units(s.free[a]))); };
+  const auto tile_of = [&](size_t a) { return std::max(1, std::min(k.get("tile", a, a == 0 ? lanes : 1), units(s.free[a]))); };
+  const auto &red = s.sums[0].extent;
 
-  double vectors = std::ceil(double(tile_of(0)) / lanes), broadcasts = 1, waste = rounded_up(units(s.free[0]), tile_of(0)) / units(s.free[0]);
+  // A register tile: two multiply-adds and two loads a cycle, a multiply-add's latency of four, the registers.
+  double vectors = std::ceil(double(tile_of(0)) / lanes), others = 1, waste = rounded_up(units(s.free[0]), tile_of(0)) / units(s.free[0]);
   for (size_t a = 1; a < s.free.size(); a++) {
-    broadcasts *= tile_of(a);
+    others *= tile_of(a);
     waste *= rounded_up(units(s.free[a]), tile_of(a)) / units(s.free[a]);
   }
-  const double sums = vectors * broadcasts;
-  double cycles = std::max(0.5, (vectors + (s.paired ? vectors : 1) * broadcasts) / sums / load_units);
-  cycles = std::max(cycles, 0.5 * latency_times_units / sums);
+  const double sums = vectors * others, loads = (vectors + (s.paired ? vectors : 1) * others) / sums / 2, latency = 4 / sums;
+  double cycles = std::max({0.5, loads, latency}) + 0.1 * loads + 0.1 * latency;
   const double held = sums + vectors + 1;
   if (held > m.registers) cycles *= 1 + 2 * (held - m.registers) / held;
+  cycles *= waste * m.lanes / lanes;
 
-  // Tasks, and how evenly they are shared out.
-  double tasks = 1, work = 1, block = 1;
+  double work = 1, sum = 1, tasks = std::max(1, k.get("strips", 1)), channel_tasks = 1, block = 1;
   for (size_t a = 0; a < s.free.size(); a++) {
     const int extent = units(s.free[a]), b = k.get("block", a, 0);
-    tasks *= b > 0 && b < extent ? std::ceil(double(extent) / b) : 1;
-    work *= s.free[a].extent;
-    block *= b > 0 ? std::min(b, extent) : extent;
+    const double parts = b > 0 && b < extent ? std::ceil(double(extent) / b) : 1;
+    tasks *= parts, work *= s.free[a].extent, block *= extent / parts;
+    if (a == 0) channel_tasks = parts;
   }
-  double sum = 1;
-  for (const int e : s.sums[0].extent) sum *= e;
-  tasks *= std::max(1, k.get("strips", 1));
+  for (const int e : red) sum *= e;
+  const double products = work * sum / m.lanes;
+  // Elements of the two operands.
+  const double walked = s.over_positions ? sum * (s.free.size() > 1 ? units(s.free[1]) : 1) : work / units(s.free[0]) * red[0];
+  const double along = s.over_positions ? sum * units(s.free[0]) : units(s.free[0]) * sum;
   if (threads > 1 && work * sum > 400'000) cycles *= rounded_up(tasks, threads) / tasks;
-
-  // What a task walks through for each of its tiles along the vector axis.
-  const double walked = s.over_positions ? sum / std::max(1., k.get("cut", 0, 0) > 1 ? double(s.sums[0].extent[0]) / k.get("cut", 0, 0) : 1) * tile_of(0)
-                                         : block / std::max(1, units(s.free[0])) * s.sums[0].extent[0];
-  if (walked > l2_elements) cycles *= 1.1;
-  return cycles * waste * m.lanes / lanes;
+  // Each task reads one operand anew, and copies are read and written once or once a task.
+  const double passes = s.over_positions ? tasks : tasks / channel_tasks;
+  cycles += 0.1 * (passes * (s.over_positions ? walked / std::max(1., tasks) + along : along) + channel_tasks * walked) / products;
+  const auto copied = [&](const char *knob, double elements, double each_task) {
+    const int how = k.get(knob, 0);
+    return how == 0 ? 0. : elements * (how == 1 ? each_task : 1);
+  };
+  if (s.padded.defined()) cycles += 0.2 * copied("pad", walked, channel_tasks) / products;
+  cycles += 0.2 * copied("copy", along, tasks) / products;
+  // What a task walks through for each of its tiles along the vector axis, past L2.
+  const double block_walked = s.over_positions ? along / tasks : block / std::max(1, units(s.free[0])) * red[0];
+  if (block_walked > 128 * 1024) cycles *= 1.05;
+  return cycles;
 }
 
 // What an entry of a knob may be tried at: a short range whole, of a long one its ends, its divisors, which leave no tail,
@@ -68,6 +76,9 @@ std::vector<int> values_of(const Knob &knob, size_t entry) {
     if (v >= low && v <= high && (v % unit == 0 || v == high || v == knob.preset[entry])) kept.push_back(v);
   return kept;
 }
+
+// A loop of one turn is where it is said to be wherever that is.
+bool walks(const Knob &permutation, int axis) { return size_t(axis) >= permutation.high.size() || permutation.high[size_t(axis)] > 1; }
 
 // Part of the archive's contract, not of this kernel alone.
 bool is_packed_order(const std::string &name) { return name == "panel" || name == "quad" || name == "offset"; }
@@ -103,7 +114,7 @@ class Proposer {
         auto changed = values;
         if (!knob.permutation)
           for (const int v : values_of(knob, i)) changed[i] = v, with(changed);
-        else if (i + 1 < values.size()) std::swap(changed[i], changed[i + 1]), with(changed);
+        else if (i + 1 < values.size() && walks(knob, values[i]) && walks(knob, values[i + 1])) std::swap(changed[i], changed[i + 1]), with(changed);
       }
     }
   }
@@ -121,7 +132,8 @@ class Proposer {
         for (size_t e = 0; e < knob.preset.size(); e++) values.push_back(k.get(knob.name, e, knob.preset[e]));
         const size_t entry = below(values.size());
         if (knob.permutation) {
-          std::swap(values[entry], values[below(values.size())]);
+          const size_t other = below(values.size());
+          if (walks(knob, values[entry]) && walks(knob, values[other])) std::swap(values[entry], values[other]);
         } else {
           const auto choices = values_of(knob, entry);
           values[entry] = choices[below(choices.size())];

@@ -1,8 +1,8 @@
 // What the tuner tries: settings of every schedule's knobs, the promising ones first by a model of the machine.
 //
-//   model  cycles a vector of multiply-adds, of a register tile at the target's facts: one load a cycle short of two
-//          multiply-adds, sums that spill past the registers, too few sums to hide the latency of an addition, lanes and
-//          positions computed past the ends, threads without a task, and operands read again from beyond L2
+//   model  cycles a vector of multiply-adds, from the target's facts: two multiply-adds and two loads a cycle, four cycles of
+//          latency, sums that spill past the registers, lanes and positions computed past the ends, threads without a task,
+//          operands that each task reads anew, and copies
 //
 // It says which of many settings to measure, never which is best: that is measured.
 #pragma once

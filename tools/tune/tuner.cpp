@@ -4,15 +4,13 @@
 #include <fmt/ranges.h>
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <filesystem>
 #include <mutex>
 #include <optional>
-#include <random>
 #include <set>
 #include <thread>
-#include "convsmith/error.h"
 #include "convsmith/file.h"
+#include "duel.h"
 #include "tools/support/interrupt.h"
 #include "tools/support/temporary_folder.h"
 
@@ -21,7 +19,6 @@ namespace fs = std::filesystem;
 namespace convsmith {
 namespace {
 
-constexpr int turns = 4;  // of each rung, in two halves
 constexpr int waves_without_gain = 2;
 constexpr size_t batch = 8;  // built at once; then each is measured, with nothing else running
 
@@ -31,10 +28,8 @@ constexpr size_t batch = 8;  // built at once; then each is measured, with nothi
 class Tuner::Race {
  public:
   Race(Tuner &t, const TuneTask &task, Clock::time_point deadline, int trials, const std::function<void(const TuneResult &)> &told)
-      : tools_(t.tools_), log_(t.log_), o_(t.options_), deadline_(deadline), most_trials_(trials), told_(told), random_(o_.seed) {
-    result_.task = task;
-    result_.present = result_.best = tools_.present(task);
-  }
+      : tools_(t.tools_), log_(t.log_), o_(t.options_), deadline_(deadline), most_trials_(trials), told_(told), result_(nothing_yet(tools_, task)),
+        duel_(tools_, result_.task, result_.present, o_, folder_ / "present") {}
 
   TuneResult run() {
     try {
@@ -65,6 +60,12 @@ class Tuner::Race {
   }
 
  private:
+  static TuneResult nothing_yet(TuneTools &tools, const TuneTask &task) {
+    TuneResult r;
+    r.task = task;
+    r.present = r.best = tools.present(task);
+    return r;
+  }
   int last_rung() const { return int(o_.seconds.size()) - 1; }
   // One trial is kept for the last rung.
   bool over() const { return finished_ >= std::max(1, most_trials_ - 1) || Clock::now() >= deadline_; }
@@ -106,8 +107,8 @@ class Tuner::Race {
   void judge(const Proposal &p) {
     const Trial *t = log_.find(key_of(p, last_rung()));
     if (!t || t->against != result_.present.text()) {
-      if (built_.find(p.text()) == built_.end()) build_one(p);
-      t = measure(p, last_rung());
+      if (!built_.count(p.text())) build_one(p);
+      t = built_.count(p.text()) ? measure(p, last_rung()) : nullptr;
     }
     if (t && t->fault.empty()) note(*t);
   }
@@ -195,8 +196,8 @@ class Tuner::Race {
     built_.erase(at);
   }
 
-  const Trial *record(const Proposal &p, int rung, const std::string &fault, double us = 0, double against_us = 0, double noise = 0) {
-    Trial t{key_of(p, rung), fault, us, result_.present.text(), against_us, noise, o_.seed,
+  const Trial *record(const Proposal &p, int rung, const std::string &fault, const Duel::Score &score = {}) {
+    Trial t{key_of(p, rung), fault, score.us, result_.present.text(), score.against_us, score.noise, o_.seed,
             fmt::format("{:%F}", std::chrono::floor<std::chrono::seconds>(std::chrono::system_clock::now())), o_.convsmith};
     log_.append(t);
     result_.trials = ++finished_;
@@ -222,7 +223,6 @@ class Tuner::Race {
     result_.best = p, result_.ratio = t.ratio(), result_.noise = t.noise, result_.us = t.us, result_.present_us = t.against_us;
   }
 
-  // Turns with what would be used now, in random order, so that noise hits both; checked before and after.
   const Trial *measure(const Proposal &p, int rung) {
     check_interrupt();
     const std::string library = built_.at(p.text());
@@ -231,64 +231,14 @@ class Tuner::Race {
     // Settings that come to the same code need no second look.
     if (const auto twin = twins_.find({code, rung}); code && twin != twins_.end()) {
       const Trial &t = *log_.find(twin->second);
-      return record(p, rung, t.fault, t.us, t.against_us, t.noise);
+      return record(p, rung, t.fault, {t.us, t.against_us, t.noise});
     }
-    start_present();
-    std::vector<std::pair<double, double>> best[2] = {{}, {}};  // (ours, present's) least times by half and number of threads
-    for (auto &half : best) half.assign(o_.threads.size(), {INFINITY, INFINITY});
-    std::string fault;
-    try {
-      Contestant contestant(tools_.program(p), tools_.job(result_.task, p, library), o_.limits);
-      hold(contestant.check());
-      for (int turn = 0; turn < turns; turn++)
-        for (size_t t = 0; t < o_.threads.size(); t++) {
-          auto &[ours, theirs] = best[turn % 2][t];
-          const double seconds = o_.seconds[size_t(rung)] / turns;
-          for (int i = 0, first = int(random_() % 2); i < 2; i++) {
-            check_interrupt();
-            if ((i + first) % 2) ours = std::min(ours, contestant.time(o_.threads[t], seconds).min_us);
-            else theirs = std::min(theirs, time_present(o_.threads[t], seconds));
-          }
-        }
-      hold(contestant.check());
-    } catch (const Fault &f) { fault = f.what(); }
     const Trial *t = nullptr;
-    if (!fault.empty()) {
-      t = record(p, rung, fault);
-    } else {
-      double us = 0, against = 0, noise = 0;
-      for (size_t i = 0; i < o_.threads.size(); i++) {
-        us += std::log(std::min(best[0][i].first, best[1][i].first)), against += std::log(std::min(best[0][i].second, best[1][i].second));
-        noise = std::max(noise, std::abs(best[0][i].second / best[0][i].first - best[1][i].second / best[1][i].first));
-      }
-      const double n = double(o_.threads.size());
-      t = record(p, rung, "", std::exp(us / n), std::exp(against / n), noise);
-    }
+    try {
+      t = record(p, rung, "", duel_.measure(p, library, rung));
+    } catch (const Fault &f) { t = record(p, rung, f.what()); }
     if (code) twins_.emplace(std::pair(code, rung), t->key);
     return t;
-  }
-
-  void start_present() {
-    if (present_) return;
-    try {
-      if (present_library_.empty()) {
-        const std::string folder = folder_ / "present";
-        fs::create_directory(folder);
-        present_library_ = tools_.build(result_.task, result_.present, folder);
-      }
-      present_ = std::make_unique<Contestant>(tools_.program(result_.present), tools_.job(result_.task, result_.present, present_library_), o_.limits);
-      digest_ = present_->check();
-    } catch (const Fault &f) { throw Error(fmt::format("{}: what would be used now, {}, cannot be measured: {}", result_.task.title(), result_.present.text(), f.what())); }
-  }
-
-  void hold(const std::string &digest) const {
-    if (digest != digest_) throw Fault("another result than what would be used now");
-  }
-
-  double time_present(int threads, double seconds) {
-    try {
-      return present_->time(threads, seconds).min_us;
-    } catch (const Fault &f) { throw Error(fmt::format("{}: what would be used now, {}, cannot be measured: {}", result_.task.title(), result_.present.text(), f.what())); }
   }
 
   TuneTools &tools_;
@@ -297,7 +247,6 @@ class Tuner::Race {
   const Clock::time_point deadline_;
   const int most_trials_;
   const std::function<void(const TuneResult &)> &told_;
-  std::mt19937_64 random_;
   TuneResult result_;
   const TemporaryFolder folder_;
   int folders_ = 0;
@@ -308,9 +257,8 @@ class Tuner::Race {
   std::set<std::string> baselines_;
   std::set<TrialKey> seen_;
   std::optional<Proposal> leader_;
-  std::string present_library_, digest_;
   int present_rung_ = 0;  // of the trial that present_us comes from
-  std::unique_ptr<Contestant> present_;
+  Duel duel_;
 };
 
 TuneResult Tuner::tune(const TuneTask &task, Clock::time_point deadline, int trials, const std::function<void(const TuneResult &)> &told) {
