@@ -38,19 +38,19 @@ int best_vectors(const Stages &s, const Machine &m, int budget) {
   return best;
 }
 
-// A tile along space that no other axis makes larger: as many vectors as keep ten sums at work, with little of the row's end
-// computed twice. 64 taps in a line, one channel: 16.4 against 19.4 us; two channels, 32 taps: 12.3 against 20.5 us on one and
-// two threads; 3x3 stride 2, 3 <- 32 channels at 224x224, input gradient: 121 against 155 (Zen 5).
+// A tile along space that no other axis makes larger: as many vectors as keep enough sums at work (ten, or what few registers
+// hold), with little of the row's end computed twice. 64 taps in a line, one channel: 16.4 against 19.4 us; two channels, 32
+// taps: 12.3 against 20.5; 3x3 stride 2, 3 <- 32 channels at 224x224, input gradient: 121 against 155 (Zen 5).
 int lengthened(const Stages &s, const Machine &m, const std::vector<int> &tile, std::int64_t residues) {
   std::int64_t others = 1;
   for (size_t a = 1; a < tile.size(); a++) others *= tile[a];
-  const int e0 = units(s.free[0]), had = std::max(1, tile[0] / m.lanes);
-  if (had * others >= 10 || !s.free[0].known) return tile[0];
+  const int e0 = units(s.free[0]), had = std::max(1, tile[0] / m.lanes), enough = std::min(10, (m.registers - 4) * 2 / 3);
+  if (had * others >= enough || !s.free[0].known) return tile[0];
   int best = had;
   double best_score = 0;
   for (int v = had; v <= 8 && v * m.lanes <= e0 && v * others <= m.registers - 4 && v * others * residues <= 4 * m.registers; v++) {
     const int computed = (e0 + v * m.lanes - 1) / (v * m.lanes) * v * m.lanes;
-    const double score = double(e0) / computed * std::min(1., double(v * others) / 10);
+    const double score = double(e0) / computed * std::min(1., double(v * others) / enough);
     if (score > best_score) best = v, best_score = score;
   }
   return best_score > 0 ? best * m.lanes : tile[0];

@@ -43,6 +43,8 @@ class Tuner::Race {
     for (auto &b : wave) baselines_.insert(b.text());
     for (auto &p : tools_.propose(result_.task, o_.width, o_.seed, nullptr)) wave.push_back(p);
     double best = 1;
+    known();
+    if (result_.ratio > 1) leader_ = result_.best, best = scores_[leader_->text()] = result_.ratio;
     for (std::uint64_t without_gain = 0, number = 1; !over(); number++) {
       const std::optional<Proposal> winner = halve(wave);
       if (winner && scores_[winner->text()] > best * 1.01) best = scores_[winner->text()], leader_ = *winner, without_gain = 0;
@@ -53,6 +55,7 @@ class Tuner::Race {
     if (leader_ && finished_ < most_trials_) judge(*leader_);
   }
 
+  // What earlier searches found.
   TuneResult known() {
     for (auto &[key, trial] : log_.trials())
       if (key == key_of(proposal_of(key), key.rung)) note(trial);
