@@ -24,6 +24,9 @@ bool supports(const Stages &s, const Workload &w) {
   return s.sums[0].extent.size() > 1 && row >= lanes && sum >= 256 && channels * 2 <= lanes && (channels * 4 <= lanes || row >= 4 * lanes);
 }
 
+// How much of a free axis one tile holds.
+int tile_of(const Stages &s, const Knobs &k, size_t a) { return std::min(k.get("tile", a, 1), units(s.free[a])); }
+
 // Which axis of the reduction is cut into strips: rows, or the only one in space.
 int cut_axis(const Stages &s) { return s.sums[0].extent.size() > 2 ? 1 : 0; }
 
@@ -60,7 +63,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
 
 std::string conflict(const Stages &s, const Knobs &k, const Workload &w) {
   std::int64_t vectors = 1;
-  for (size_t a = 0; a < s.free.size(); a++) vectors *= std::min(k.get("tile", a, 1), units(s.free[a]));
+  for (size_t a = 0; a < s.free.size(); a++) vectors *= tile_of(s, k, a);
   const int most = 4 * machine(w.target).registers;
   if (vectors > most) return fmt::format("a tile of {} vectors: expected at most {}, four times the registers", vectors, most);
   return "";
@@ -91,7 +94,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   for (size_t a = 0; a < s.free.size(); a++) {
     const Var v = s.free[a].var;
     storage.push_back(v);
-    const int extent = std::min(k.get("tile", a, 1), units(s.free[a]));
+    const int extent = tile_of(s, k, a);
     if (extent == 1) {
       rest.push_back(v);
       continue;
@@ -119,7 +122,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   for (int i = 1; i < last; i++) sums.push_back(i == cut ? Loop(side_by_side > 1 ? row : in_strip) : Loop(red[i]));
   std::vector<Loop> taps;
   for (size_t a = 0; a < s.free.size(); a++)
-    if (std::min(k.get("tile", a, 1), units(s.free[a])) > 1) taps.push_back(s.free[a].var);
+    if (tile_of(s, k, a) > 1) taps.push_back(s.free[a].var);
   std::vector<Loop> inner = {lane_index};
   if (side_by_side > 1) inner.push_back(rows), part.update(0).unroll(rows);
   std::reverse(taps.begin(), taps.end());

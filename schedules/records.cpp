@@ -55,6 +55,11 @@ Record parse_record(std::string_view line) {
   return r;
 }
 
+// A line of its file, without the end.
+std::string record_line(const Record &r) {
+  return fmt::format("{} | {} | {} | {}@{} {} | {}", r.problem.str(), pass_name(r.pass), r.cpu, r.schedule, r.version, r.knobs.str(), r.measured);
+}
+
 }  // namespace
 
 void RecordBook::add(const std::string &file_name, std::string_view text) {
@@ -101,10 +106,6 @@ const Record *RecordBook::find(const Workload &w, const std::string &cpu) const 
     if (r.cpu == "*") any = &r;
   }
   return any;
-}
-
-std::string record_line(const Record &r) {
-  return fmt::format("{} | {} | {} | {}@{} {} | {}", r.problem.str(), pass_name(r.pass), r.cpu, r.schedule, r.version, r.knobs.str(), r.measured);
 }
 
 std::string fold_records(const std::string &text, const std::string &target, const std::vector<Record> &records) {

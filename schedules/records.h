@@ -35,8 +35,6 @@ class RecordBook {
   std::vector<Record> records_;
 };
 
-/// A record as a line of its file, without the line's end.
-std::string record_line(const Record &);
 /// The text of TARGET.rec with these records in place of those for the same problem, pass and CPU: its first comments, then
 /// all records sorted. Throws Error where the text cannot be read.
 std::string fold_records(const std::string &text, const std::string &target, const std::vector<Record> &);

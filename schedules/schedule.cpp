@@ -102,11 +102,6 @@ std::vector<Knob> all_knobs(const Schedule &schedule, const Stages &s, const Wor
   for (auto &knob : k) rows |= knob.name == "rows" && knob.preset[0] > 1;
   for (auto &knob : k)
     for (size_t a = s.over_positions ? 3 : 2; knob.name == "tile" && a < knob.preset.size(); a++) rows |= knob.preset[a] > 1;
-  // Nor where a tap is one multiply-add a vector: 5x5 depthwise, 128 channels at 56x56, input gradient at AVX2: 236 against 329
-  // us (Zen 5).
-  std::int64_t taps = 1;
-  for (int a = 0; a < p.rank; a++) taps *= p.kernel[a];
-  rows |= s.paired && taps > 9;
   k.push_back({"trim", {border && !rows && !s.sums.empty() && !s.paired && !s.by_fours && &schedule != &reference}, {0}, {1}});
   return k;
 }
