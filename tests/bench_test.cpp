@@ -6,12 +6,7 @@
 #include <nlohmann/json.hpp>
 #include "command.h"
 
-namespace fs = std::filesystem;
 using nlohmann::json;
-using testing::AllOf;
-using testing::EndsWith;
-using testing::HasSubstr;
-using testing::StartsWith;
 
 namespace convsmith {
 namespace {

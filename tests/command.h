@@ -11,6 +11,12 @@
 
 namespace convsmith {
 
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::StartsWith;
+
 using Words = std::vector<std::string>;
 using Text = testing::Matcher<const std::string &>;
 

@@ -5,12 +5,6 @@
 #include <filesystem>
 #include "command.h"
 
-namespace fs = std::filesystem;
-using testing::AllOf;
-using testing::EndsWith;
-using testing::HasSubstr;
-using testing::StartsWith;
-
 namespace convsmith {
 namespace {
 

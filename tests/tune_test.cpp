@@ -10,10 +10,6 @@
 #include "schedules/records.h"
 
 using nlohmann::json;
-using testing::AllOf;
-using testing::EndsWith;
-using testing::HasSubstr;
-using testing::StartsWith;
 
 namespace convsmith {
 namespace {

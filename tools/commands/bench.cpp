@@ -39,7 +39,8 @@ extern const char *const version_text;
 namespace {
 
 struct BenchArguments {
-  std::string set, passes = "all", threads, batch, only, schedule, against, records, json, html;
+  std::string set, passes = "all", threads, batch, only, schedule, against, records;
+  ReportFiles files;
   std::vector<std::string> peers;
   double seconds = 0.2;
 };
@@ -57,21 +58,16 @@ std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments 
     if (!text.empty() && text != "presets") find_schedule(c.schedule), Knobs::parse(c.knobs);
   }
   if (!a.records.empty()) RecordBook::load(a.records);
-  for (const auto batch : a.batch.empty() ? std::vector<std::int64_t>{0} : numbers_of("--batch", a.batch, 999'999))
-    for (KernelRequest r : read_spec(a.set)) {
-      if (r.name.find(a.only) == std::string::npos) continue;
+  for (const auto batch : a.batch.empty() ? std::vector<std::int64_t>{0} : numbers_of("--batch", a.batch, 999'999)) {
+    std::vector<KernelRequest> requests = read_spec(a.set);
+    for (KernelRequest &r : requests)
       if (batch) r.problem.n = batch;
-      if (r.problem.n < 1 || std::count(r.problem.in.begin(), r.problem.in.end(), run_time))
-        throw Error(fmt::format("{}: kernel {}: expected known extents of at least 1, got \"{}\"", a.set, r.name, r.problem.str()));
-      if (a.passes != "all") {
-        const auto wanted = parse_passes(a.passes, r.problem);
-        std::erase_if(r.passes, [&](PassKind p) { return !std::count(wanted.begin(), wanted.end(), p); });
-      }
+    for (KernelRequest &r : selected(std::move(requests), a.set, a.only, a.passes)) {
       for (const PassKind p : r.passes)
         if (!a.schedule.empty() && !is_packing(p)) r.schedule[p] = asked;
-      if (!r.passes.empty()) kernels.push_back({r, batch});
+      kernels.push_back({r, batch});
     }
-  if (kernels.empty()) throw Error(fmt::format("{}: expected a kernel whose name holds \"{}\" with passes {}, got none", a.set, a.only, a.passes));
+  }
   return kernels;
 }
 
@@ -266,17 +262,11 @@ class Bench {
 };
 
 void bench(const BenchArguments &a, Settings &s) {
-  const bool print = a.json == "-";
-  if (print) s.json = true;
-  else require_writable("--json", a.json);
-  require_writable("--html", a.html);
-  refuse_same_file("--json", a.json, "--html", a.html);
+  a.files.check(s);
   const auto kernels = chosen(a);
   Bench bench(a, s);
   bench.run(kernels);
-  if (!a.html.empty()) write_file(a.html, bench_page(bench.report()));
-  if (print) print_json(bench.report());
-  else if (!a.json.empty()) write_file(a.json, json_text(bench.report()));
+  a.files.write(bench.report(), bench_page);
 }
 
 }  // namespace
@@ -295,8 +285,7 @@ void add_bench(CLI::App &app, Settings &s) {
   sub->add_option("--schedule", a->schedule, "NAME knob=...: for every pass instead of the records and rules; knobs left out keep their presets; presets: the rules alone");
   sub->add_option("--against", a->against, "presets, or NAME knob=...: our own kernels with those, timed beside as a peer is");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
-  sub->add_option("--json", a->json, "file for the results; -: standard output, and no prose");
-  sub->add_option("--html", a->html, "file for a page of the results that needs no other file");
+  a->files.add_to(*sub);
   add_build_settings(*sub, s);
   sub->callback([a, &s] { bench(*a, s); });
 }

@@ -9,6 +9,7 @@
 #include <iostream>
 #include <thread>
 #include "convsmith/error.h"
+#include "convsmith/file.h"
 #include "convsmith/library.h"
 #include "schedules/levels.h"
 #include "tools/support/progress.h"
@@ -92,6 +93,24 @@ std::vector<KernelRequest> requests_of(const std::string &what, const std::strin
   return {r};
 }
 
+Error none_selected(const std::string &source, const std::string &only, const std::string &passes) {
+  return Error(fmt::format("{}: expected a kernel whose name holds \"{}\" with passes {}, got none", source, only, passes));
+}
+
+std::vector<KernelRequest> selected(std::vector<KernelRequest> kernels, const std::string &source, const std::string &only, const std::string &passes) {
+  std::erase_if(kernels, [&](const KernelRequest &r) { return r.name.find(only) == std::string::npos; });
+  for (KernelRequest &r : kernels) {
+    if (r.problem.n < 1 || std::count(r.problem.in.begin(), r.problem.in.end(), run_time))
+      throw Error(fmt::format("{}: kernel {}: expected known extents of at least 1, got \"{}\"", source, r.name, r.problem.str()));
+    if (passes == "all") continue;
+    const auto wanted = parse_passes(passes, r.problem);
+    std::erase_if(r.passes, [&](PassKind p) { return !std::count(wanted.begin(), wanted.end(), p); });
+  }
+  std::erase_if(kernels, [](const KernelRequest &r) { return r.passes.empty(); });
+  if (kernels.empty()) throw none_selected(source, only, passes);
+  return kernels;
+}
+
 Library load_kernel(const KernelRequest &request, const Settings &s) {
   EmitOptions o;
   o.name = "kernels", o.targets = s.target, o.cc = s.cc;
@@ -121,6 +140,24 @@ std::vector<std::int64_t> numbers_of(const std::string &option, const std::strin
 std::string default_thread_counts() {
   const unsigned processors = std::thread::hardware_concurrency();
   return processors < 2 ? "1" : fmt::format("1,{}", processors);
+}
+
+void ReportFiles::add_to(CLI::App &app) {
+  app.add_option("--json", json, "file for the results; -: standard output, and no prose");
+  app.add_option("--html", html, "file for a page of the results that needs no other file");
+}
+
+void ReportFiles::check(Settings &s) const {
+  if (json == "-") s.json = true;
+  else require_writable("--json", json);
+  require_writable("--html", html);
+  refuse_same_file("--json", json, "--html", html);
+}
+
+void ReportFiles::write(const nlohmann::json &report, std::string (*page)(const nlohmann::json &)) const {
+  if (!html.empty()) write_file(html, page(report));
+  if (json == "-") print_json(report);
+  else if (!json.empty()) write_file(json, json_text(report));
 }
 
 void require_writable(const std::string &option, const std::string &file) {

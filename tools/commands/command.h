@@ -2,6 +2,7 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <string>
+#include "convsmith/error.h"
 #include "convsmith/library.h"
 #include "tools/emit/library.h"
 
@@ -35,6 +36,11 @@ void add_cache(CLI::App &, Settings &);
 /// The kernels of a spec file, or one called "kernel" of a problem text with these passes.
 std::vector<KernelRequest> requests_of(const std::string &problem_or_spec, const std::string &passes);
 
+/// Of these kernels, which come from `source`, those whose names hold a text, with their passes out of "all" or a list.
+/// Throws Error where none is left, or an extent is not known.
+std::vector<KernelRequest> selected(std::vector<KernelRequest>, const std::string &source, const std::string &only, const std::string &passes);
+Error none_selected(const std::string &source, const std::string &only, const std::string &passes);
+
 /// Emits (or finds in the cache) and loads one kernel for this machine at the level asked for. Throws Error where this
 /// machine cannot run it.
 Library load_kernel(const KernelRequest &, const Settings &);
@@ -56,6 +62,15 @@ CLI::Validator one_of(std::vector<std::string> words);
 std::vector<std::int64_t> numbers_of(const std::string &option, const std::string &list, std::int64_t most);
 /// One thread, and as many as there are processors.
 std::string default_thread_counts();
+
+/// --json and --html of a subcommand that measures. With --json - the report goes to standard output, and nothing else does.
+struct ReportFiles {
+  std::string json, html;
+  void add_to(CLI::App &);
+  /// Before the work: whether they can be written.
+  void check(Settings &) const;
+  void write(const nlohmann::json &report, std::string (*page)(const nlohmann::json &)) const;
+};
 
 /// Throws Error where a file cannot be made there: to say it before the work, not after. An empty name is none.
 void require_writable(const std::string &option, const std::string &file);

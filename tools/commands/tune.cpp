@@ -28,7 +28,8 @@ namespace {
 using Clock = Tuner::Clock;
 
 struct TuneArguments {
-  std::string what, passes = "all", only, time = "10m", threads, log, records, to, json, html;
+  std::string what, passes = "all", only, time = "10m", threads, log, records, to;
+  ReportFiles files;
   std::int64_t trials = 1'000'000;
   std::uint64_t seed = 1;
   bool baselines = false;
@@ -50,15 +51,10 @@ double seconds_of(const std::string &option, const std::string &text) {
 
 std::vector<TuneTask> tasks_of(const TuneArguments &a) {
   std::vector<TuneTask> tasks;
-  for (auto &r : requests_of(a.what, a.passes)) {
-    if (r.name.find(a.only) == std::string::npos) continue;
-    const auto wanted = a.passes == "all" ? r.passes : parse_passes(a.passes, r.problem);
-    if (r.problem.n < 1 || std::count(r.problem.in.begin(), r.problem.in.end(), run_time))
-      throw Error(fmt::format("{}: kernel {}: expected known extents of at least 1, got \"{}\"", a.what, r.name, r.problem.str()));
+  for (auto &r : selected(requests_of(a.what, a.passes), a.what, a.only, a.passes))
     for (const PassKind pass : r.passes)
-      if (!is_packing(pass) && std::count(wanted.begin(), wanted.end(), pass)) tasks.push_back({r.name, r.problem, pass});
-  }
-  if (tasks.empty()) throw Error(fmt::format("{}: expected a kernel whose name holds \"{}\" with passes {}, got none", a.what, a.only, a.passes));
+      if (!is_packing(pass)) tasks.push_back({r.name, r.problem, pass});
+  if (tasks.empty()) throw none_selected(a.what, a.only, a.passes);
   return tasks;
 }
 
@@ -76,9 +72,8 @@ class Session {
     tools_ = kernel_tools(o_, a.records, s.cc, a.baselines);
   }
 
-  void run(const std::vector<TuneTask> &tasks) {
+  void run(const std::vector<TuneTask> &tasks, double seconds) {
     const auto start = Clock::now();
-    const double seconds = seconds_of("--time", a_.time);
     TrialLog log(a_.log.empty() ? TrialLog::file_of_user() : a_.log);
     if (log.quarantined())
       std::cerr << fmt::format("{0}: {1} could not be read and {2} moved to {0}.bad\n", log.file(), log.quarantined() == 1 ? "1 line" : fmt::format("{} lines", log.quarantined()),
@@ -94,9 +89,8 @@ class Session {
     const auto share = [&](const TuneTask &t) { return 0.5 / double(tasks.size()) + 0.5 * double(cost(t.problem, t.pass).operations) / all; };
     double left = 1;
     std::int64_t trials = a_.trials;
-    bool stopped = false;
     for (auto &task : tasks) {
-      if (stopped) break;
+      if (interrupted_) break;
       try {
         const std::chrono::duration<double> used = Clock::now() - start;
         const double slice = std::max(0., seconds - used.count()) * share(task) / left;
@@ -113,8 +107,8 @@ class Session {
         trials -= r.trials;
         bar.clear();
         add(r);
-        stopped = r.interrupted;
-      } catch (const Interrupted &) { stopped = true; }  // what is finished is kept, and shown
+        interrupted_ = r.interrupted;
+      } catch (const Interrupted &) { interrupted_ = true; }  // what is finished is kept, and shown
     }
     report_["set"] = a_.what, report_["cpu"] = o_.cpu, report_["level"] = o_.level, report_["halide"] = o_.halide, report_["convsmith"] = version_text;
     report_["threads"] = fmt::format("{}", fmt::join(o_.threads, ",")), report_["seed"] = o_.seed, report_["log"] = log.file(), report_["quarantined"] = log.quarantined();
@@ -123,14 +117,13 @@ class Session {
     for (auto &roof : roofs_) report_["roofs"].push_back(roof_json(roof));
     summary();
     if (!a_.to.empty()) write_records();
-    if (stopped) interrupted_ = true;
   }
 
   const nlohmann::json &report() const { return report_; }
   bool interrupted() const { return interrupted_; }
 
  private:
-  // A kernel asks for its tensors and some workspace; a compiler of this size of program for less than that.
+  // Of a kernel with its tensors, the reference's and workspace.
   static constexpr std::size_t memory_limit = std::size_t{16} << 30;
 
   void say(const std::string &text) const {
@@ -194,11 +187,8 @@ class Session {
       if (!r.won()) continue;
       const Cost c = cost(r.task.problem, r.task.pass);
       Record w{o_.level, r.task.problem, r.task.pass, o_.cpu, r.best.schedule, r.best.version, Knobs::parse(r.best.knobs), "", o_.halide, ""};
-      std::string date;
-      for (auto &t : r.seen)
-        if (t.key.knobs == r.best.knobs && t.us == r.us) date = t.date;
       w.measured = fmt::format("gflops={:.1f} roof={:.2f} ratio={:.3f} threads={} seed={} halide={} date={}", double(c.operations) / r.us / 1e3, roof_us(c) / r.us, r.ratio,
-                               fmt::join(o_.threads, ","), o_.seed, o_.halide, date);
+                               fmt::join(o_.threads, ","), o_.seed, o_.halide, r.date);
       winners.push_back(w);
     }
     std::error_code error;
@@ -223,19 +213,13 @@ class Session {
 };
 
 void tune(const TuneArguments &a, Settings &s) {
-  const bool print = a.json == "-";
-  if (print) s.json = true;
-  else require_writable("--json", a.json);
-  require_writable("--html", a.html);
+  a.files.check(s);
   require_writable("--log", a.log);
-  refuse_same_file("--json", a.json, "--html", a.html);
-  seconds_of("--time", a.time);
+  const double seconds = seconds_of("--time", a.time);
   const auto tasks = tasks_of(a);
   Session session(a, s);
-  session.run(tasks);
-  if (!a.html.empty()) write_file(a.html, tune_page(session.report()));
-  if (print) print_json(session.report());
-  else if (!a.json.empty()) write_file(a.json, json_text(session.report()));
+  session.run(tasks, seconds);
+  a.files.write(session.report(), tune_page);
   if (session.interrupted()) throw Interrupted();
 }
 
@@ -256,8 +240,7 @@ void add_tune(CLI::App &app, Settings &s) {
   sub->add_option("--log", a->log, "file of trials, read first and then appended to (default: one in the user's cache folder)");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
   sub->add_option("--export", a->to, "folder whose LEVEL.rec takes the settings that are better by more than the noise");
-  sub->add_option("--json", a->json, "file for the results; -: standard output, and no prose");
-  sub->add_option("--html", a->html, "file for a page of the results that needs no other file");
+  a->files.add_to(*sub);
   add_build_settings(*sub, s);
   sub->callback([a, &s] { tune(*a, s); });
 }
