@@ -319,7 +319,7 @@ TEST(Conversation, TheProgramGetsOnlyTheStandardDescriptors) {
 }
 
 // In a child process: the flag that a signal sets stays set.
-void interrupted_while_running() {
+void interrupted_while(const std::function<void()> &work) {
   install_interrupt_handlers();
   std::thread signaller([] {
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
@@ -327,7 +327,7 @@ void interrupted_while_running() {
   });
   int code = 1;
   try {
-    shell("sleep 60");
+    work();
   } catch (const Interrupted &) {
     code = waitpid(-1, nullptr, WNOHANG) == -1 && errno == ECHILD ? 130 : 2;
   }
@@ -336,27 +336,11 @@ void interrupted_while_running() {
 }
 
 TEST(InterruptDeathTest, EndsARunningProgram) {
-  EXPECT_EXIT(interrupted_while_running(), testing::ExitedWithCode(130), "");
-}
-
-void interrupted_while_asking() {
-  install_interrupt_handlers();
-  std::thread signaller([] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-    kill(getpid(), SIGINT);
-  });
-  int code = 1;
-  try {
-    talk_to("read -r line; sleep 60")->ask("hello", 30);
-  } catch (const Interrupted &) {
-    code = waitpid(-1, nullptr, WNOHANG) == -1 && errno == ECHILD ? 130 : 2;
-  }
-  signaller.join();
-  std::_Exit(code);
+  EXPECT_EXIT(interrupted_while([] { shell("sleep 60"); }), testing::ExitedWithCode(130), "");
 }
 
 TEST(InterruptDeathTest, EndsAConversation) {
-  EXPECT_EXIT(interrupted_while_asking(), testing::ExitedWithCode(130), "");
+  EXPECT_EXIT(interrupted_while([] { talk_to("read -r line; sleep 60")->ask("hello", 30); }), testing::ExitedWithCode(130), "");
 }
 
 TEST(InterruptDeathTest, IsThrownAtTheNextCheck) {

@@ -178,6 +178,26 @@ TEST(Tuner, ASecondRunSpendsNothingTwice) {
   EXPECT_TRUE(Tuner(tools, log, other).known(stand_in_task()).seen.empty());
 }
 
+// What was found against another choice is measured anew against this one before it may win.
+TEST(Tuner, WhatIsKnownIsHeldAgainstWhatIsUsedNow) {
+  struct Improved : StandInTools {
+    Improved() : StandInTools(0) {}
+    Proposal present(const TuneTask &) override { return {"stand_in", "kind=sound us=99.0000 draw=7", 1}; }
+    std::vector<Proposal> propose(const TuneTask &, int, std::uint64_t, const Proposal *) override { return {}; }
+  } improved;
+  StandInTools tools(0);
+  TrialLog log("");
+  const TuneResult first = Tuner(tools, log, stand_in_options()).tune(stand_in_task(), Tuner::Clock::now() + 60s, 100);
+  ASSERT_LT(first.us, 90);
+  Trial bridge = *log.find(first.seen.front().key);  // the new choice took turns with the old one, too
+  bridge.key.knobs = "kind=sound us=99.0000 draw=7", bridge.us = 99, bridge.against_us = 100, bridge.key.rung = 3;
+  log.append(bridge);
+  const TuneResult second = Tuner(improved, log, stand_in_options()).tune(stand_in_task(), Tuner::Clock::now() + 60s, 100);
+  EXPECT_EQ(second.trials, 1);
+  EXPECT_EQ(second.best.text(), first.best.text());
+  EXPECT_NEAR(second.ratio, 99 / first.us, 1e-9);
+}
+
 // Of a tuner that is killed nothing stays behind, not even a kernel that never comes back (only what such a kernel itself
 // has started ends when it likes). Its orphans are ours while this lives.
 struct Orphanage {

@@ -117,9 +117,9 @@ AutoschedulerParams autoscheduler(const std::string &name) {
   const std::filesystem::path path = std::filesystem::path(halide.dli_fname).parent_path() / file;
   if (!std::filesystem::exists(path)) throw Error(fmt::format("schedule {}: expected {} beside Halide's library", name, file));
   load_plugin(path.string());
-  if (name == "Mullapudi2016") return {name, {{"parallelism", std::to_string(std::max(1u, std::thread::hardware_concurrency()))}}};
-  // Its own beam of 32 takes minutes for a layer.
-  return {name, {{"parallelism", std::to_string(std::max(1u, std::thread::hardware_concurrency()))}, {"beam_size", "2"}}};
+  AutoschedulerParams params(name, {{"parallelism", std::to_string(std::max(1u, std::thread::hardware_concurrency()))}});
+  if (name == "Adams2019") params.extra["beam_size"] = "2";  // its own 32 takes minutes for a layer
+  return params;
 }
 
 // What such a scheduler wants to know of every result.
@@ -171,7 +171,8 @@ KernelResult compile(const KernelJob &job) {
   module.compile(files);
 
   for (auto &spec : kernel_buffers(w, weight.defined())) r.arguments.push_back(described(spec, empty_batch));
-  r.schedule = scheduler.name.empty() ? choice.schedule->name : scheduler.name, r.version = scheduler.name.empty() ? choice.schedule->version : 0, r.why = choice.why;
+  r.schedule = choice.schedule->name, r.version = choice.schedule->version, r.why = choice.why;
+  if (!scheduler.name.empty()) r.schedule = scheduler.name, r.version = 0;
   r.knobs = choice.knobs.str(), r.panel = w.panel, r.quad = w.quad;
   r.outputs = output_count(w);
   r.serial_bytes = workspace.serial, r.task_bytes = workspace.task;

@@ -6,19 +6,19 @@
 #include "schedules/levels.h"
 #include "schedules/records.h"
 #include "tools/support/cache.h"
+#include "tools/support/hash.h"
 #include "tools/support/interrupt.h"
+#include "tools/support/parallel.h"
 #include "tools/support/process.h"
 #include "tools/support/temporary_folder.h"
 #include "tools/verify/certificate.h"
 #include <algorithm>
 #include <atomic>
-#include <exception>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <mutex>
 #include <set>
-#include <thread>
 
 namespace fs = std::filesystem;
 
@@ -27,27 +27,6 @@ namespace convsmith {
 extern const char *const version_text;
 
 namespace {
-
-// Runs jobs on as many threads as the machine has processors; each job is a child process. The first error wins.
-void in_parallel(size_t count, const std::function<void(size_t)> &job) {
-  std::atomic<size_t> next = 0;
-  std::exception_ptr failure;
-  std::mutex lock;
-  auto work = [&] {
-    for (size_t i; (i = next++) < count;) try {
-        job(i);
-      } catch (...) {
-        std::lock_guard held(lock);
-        if (!failure) failure = std::current_exception();
-        next = count;
-      }
-  };
-  std::vector<std::thread> threads;
-  for (size_t t = 1; t < std::min<size_t>(count, std::max(1u, std::thread::hardware_concurrency())); t++) threads.emplace_back(work);
-  work();
-  for (auto &t : threads) t.join();
-  if (failure) std::rethrow_exception(failure);
-}
 
 void run_tool(const std::vector<std::string> &command, const std::string &what) {
   ProcessOptions options;
@@ -58,9 +37,18 @@ void run_tool(const std::vector<std::string> &command, const std::string &what) 
                             r.err.empty() ? "it said nothing" : r.err.substr(0, r.err.find('\n'))));
 }
 
+// What a compiler answers to an option, asked once.
+const ProcessResult &told_by(const std::string &cc, const std::string &option) {
+  static std::map<std::pair<std::string, std::string>, ProcessResult> answers;
+  static std::mutex lock;
+  const std::lock_guard held(lock);
+  const auto known = answers.find({cc, option});
+  return known != answers.end() ? known->second : answers.emplace(std::pair(cc, option), run_process({cc, option}, {})).first->second;
+}
+
 // The linker or objcopy that belongs to a compiler.
 std::string tool_of(const std::string &cc, const std::string &tool) {
-  const ProcessResult r = run_process({cc, "-print-prog-name=" + tool}, {});
+  const ProcessResult &r = told_by(cc, "-print-prog-name=" + tool);
   if (r.exit_code) throw Error(fmt::format("--cc {}: expected a C compiler, got: {}", cc, r.err.substr(0, r.err.find('\n'))));
   const std::string found = r.out.substr(0, r.out.find('\n'));
   return found.empty() ? tool : found;
@@ -68,7 +56,7 @@ std::string tool_of(const std::string &cc, const std::string &tool) {
 
 // The C layer is for the machine that the kernels are for.
 void check_compiler(const std::string &cc, const Halide::Target &target) {
-  const ProcessResult r = run_process({cc, "-dumpmachine"}, {});
+  const ProcessResult &r = told_by(cc, "-dumpmachine");
   const std::string made_for = r.out.substr(0, r.out.find('\n')), wanted = target.arch == Halide::Target::ARM ? "aarch64" : "x86_64";
   if (r.exit_code || made_for.empty() || made_for.starts_with(wanted)) return;
   throw Error(fmt::format("--cc {}: expected a C compiler for {}, got one for {}", cc, baseline(target), made_for));
@@ -76,7 +64,8 @@ void check_compiler(const std::string &cc, const Halide::Target &target) {
 
 // The C layer as an object. Its text hangs on what the kernels take, not on how they do it: it is often the same.
 std::string c_layer_object(const std::string &cc, const std::string &name, const std::string &header, const std::string &source) {
-  const std::string version = run_process({cc, "--version"}, {}).out, key = fmt::format("C layer {} | {} | {}\n{}\n{}", name, cc, version, header, source);
+  const std::string &version = told_by(cc, "--version").out;
+  const std::string key = fmt::format("C layer {} | {} | {}\n{}\n{}", name, cc, version, header, source);
   const auto make = [&](const fs::path &folder) {
     write_file(folder / (name + ".h"), header);
     write_file(folder / (name + ".c"), source);
@@ -88,9 +77,7 @@ std::string c_layer_object(const std::string &cc, const std::string &name, const
 // Of this program's own bytes: whatever it makes may change when it does.
 std::string tool_fingerprint() {
   static const std::string fingerprint = [] {
-    std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-    for (const char c : read_file(own_executable())) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-    return fmt::format("convsmith {} {:016x}", version_text, hash);
+    return fmt::format("convsmith {} {:016x}", version_text, fnv1a(read_file(own_executable())));
   }();
   return fingerprint;
 }

@@ -14,6 +14,7 @@
 #include "convsmith/error.h"
 #include "convsmith/file.h"
 #include "tools/support/file_descriptor.h"
+#include "tools/support/hash.h"
 
 namespace convsmith {
 namespace {
@@ -26,9 +27,9 @@ constexpr std::string_view temporary_prefix = ".making-";
 constexpr std::chrono::hours oldest_leftover{1};
 constexpr std::uint64_t default_limit = std::uint64_t{1} << 30;
 
-// 64-bit FNV-1a (Fowler, Noll, Vo), then the finaliser of SplitMix64, without which the last bytes reach few bits.
+// FNV-1a, then the finaliser of SplitMix64, without which the last bytes reach few bits.
 std::uint64_t hash(std::string_view text, std::uint64_t offset) {
-  for (const unsigned char c : text) offset = (offset ^ c) * 0x100000001b3;
+  offset = fnv1a(text, offset);
   offset = (offset ^ (offset >> 30)) * 0xbf58476d1ce4e5b9;
   offset = (offset ^ (offset >> 27)) * 0x94d049bb133111eb;
   return offset ^ (offset >> 31);

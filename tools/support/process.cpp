@@ -254,7 +254,7 @@ Conversation::~Conversation() = default;
 std::string Conversation::ask(const std::string &line, double timeout_s) {
   State &s = *state_;
   std::string text = line.empty() ? "" : line + "\n";
-  const auto ended = [&] { return Error(fmt::format("{}: ended before it answered \"{}\"", s.program, line)); };
+  const auto ended = [&] { return NoAnswer(NoAnswer::Reason::ended, fmt::format("{}: ended before it answered \"{}\"", s.program, line)); };
   while (!text.empty()) {
     const ssize_t count = send(s.sockets.ours.get(), text.data(), text.size(), MSG_NOSIGNAL);
     if (count >= 0) text.erase(0, size_t(count));
@@ -270,8 +270,8 @@ std::string Conversation::ask(const std::string &line, double timeout_s) {
       return answer;
     }
     const std::chrono::duration<double> used = Clock::now() - start;
-    if (used.count() > timeout_s) throw Error(fmt::format("{}: expected an answer within {:g} s to \"{}\"", s.program, timeout_s, line));
-    if (s.said.size() > std::size_t{64} << 10) throw Error(fmt::format("{}: expected a line, got 64 KiB without an end", s.program));
+    if (used.count() > timeout_s) throw NoAnswer(NoAnswer::Reason::silent, fmt::format("{}: expected an answer within {:g} s to \"{}\"", s.program, timeout_s, line));
+    if (s.said.size() > std::size_t{64} << 10) throw NoAnswer(NoAnswer::Reason::too_long, fmt::format("{}: expected a line, got 64 KiB without an end", s.program));
     pollfd socket = {s.sockets.ours.get(), POLLIN, 0};
     if (poll(&socket, 1, int(longest_nap.count())) <= 0) continue;
     char buffer[4096];

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <vector>
+#include "convsmith/error.h"
 
 namespace convsmith {
 
@@ -29,6 +30,14 @@ struct ProcessResult {
 /// Errors: Error where it cannot be started; Interrupted, the group killed, after SIGINT or SIGTERM (interrupt.h).
 ProcessResult run_process(const std::vector<std::string> &argv, const ProcessOptions &options = {});
 
+/// Why a question got no answer.
+class NoAnswer : public Error {
+ public:
+  enum class Reason { ended, silent, too_long };
+  NoAnswer(Reason why, const std::string &message) : Error(message), reason(why) {}
+  const Reason reason;
+};
+
 struct ConversationOptions {
   bool quiet = false;          // its standard error goes nowhere; else it is ours
   std::size_t max_memory = 0;  // as in ProcessOptions
@@ -44,7 +53,7 @@ class Conversation {
   Conversation &operator=(const Conversation &) = delete;
 
   /// Sends a line, if there is one, and waits for the next that comes back, without its end.
-  /// Errors: Error where the program ends, says more than 64 KiB in a line or nothing for so long;
+  /// Errors: NoAnswer where the program ends or closes its output, says more than 64 KiB in a line or nothing for so long;
   /// Interrupted.
   std::string ask(const std::string &line, double timeout_s);
   /// "died of signal 11", "ended with exit status 0"; nothing where it still runs. Waits a moment for an end that is near.

@@ -1,7 +1,6 @@
 #include "contestant.h"
 #include <fmt/format.h>
 #include <cmath>
-#include "convsmith/error.h"
 #include "tools/support/process.h"
 
 namespace convsmith {
@@ -18,13 +17,12 @@ nlohmann::json Contestant::ask(nlohmann::json question, double seconds) {
   std::string line;
   try {
     line = program_->ask(question.dump(), seconds);
-  } catch (const Error &e) {
-    // Read off what it did, not off the message, which holds the question.
-    const std::string how = program_->how_it_ended(), what = e.what();
+  } catch (const NoAnswer &e) {
+    const std::string how = program_->how_it_ended();
     if (!how.empty()) throw Fault(how);
-    if (what.find("within") != std::string::npos && what.find("expected an answer") != std::string::npos)
-      throw Fault(fmt::format("took more than {:g} s", seconds));
-    throw Fault(what.find("64 KiB") != std::string::npos ? "said too much" : "closed its output");
+    throw Fault(e.reason == NoAnswer::Reason::silent     ? fmt::format("took more than {:g} s", seconds)
+                : e.reason == NoAnswer::Reason::too_long ? "said too much"
+                                                         : "closed its output");
   }
   const auto answer = nlohmann::json::parse(line, nullptr, false);
   if (!answer.is_object() || answer.value("number", nlohmann::json()) != question["number"]) throw Fault("answered nonsense");

@@ -12,6 +12,7 @@
 #include "convsmith/file.h"
 #include "tools/support/cache.h"
 #include "tools/support/file_descriptor.h"
+#include "tools/support/hash.h"
 
 namespace fs = std::filesystem;
 
@@ -20,13 +21,6 @@ namespace convsmith {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrialKey, cpu, halide, level, problem, pass, threads, schedule, knobs, rung)
 
 namespace {
-
-// FNV-1a: it finds a torn or edited line, nothing more.
-std::uint32_t checksum(const std::string &text) {
-  std::uint32_t hash = 0x811c9dc5u;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x01000193u;
-  return hash;
-}
 
 [[noreturn]] void fail(const std::string &file, const char *what) {
   throw Error(fmt::format("{}: cannot {} the trials: {}", file, what, std::generic_category().message(errno)));
@@ -63,7 +57,7 @@ std::string trial_line(const Trial &t) {
   j["seed"] = t.seed, j["date"] = t.date, j["convsmith"] = t.convsmith;
   if (!t.fault.empty()) j["fault"] = t.fault;
   const auto text = [&] { return j.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace); };
-  j["sum"] = checksum(text());
+  j["sum"] = fnv1a(text());  // it finds a torn or edited line, nothing more
   return text();
 }
 
@@ -72,7 +66,7 @@ bool read_trial(const std::string &line, Trial &t) {
   if (!j.is_object() || !j.contains("sum")) return false;
   const auto sum = j["sum"];
   j.erase("sum");
-  if (sum != checksum(j.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace))) return false;
+  if (sum != fnv1a(j.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace))) return false;
   try {
     t.key = j.get<TrialKey>();
     t.us = j.at("us"), t.against = j.at("against"), t.against_us = j.at("against_us"), t.noise = j.at("noise");

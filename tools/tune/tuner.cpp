@@ -8,10 +8,10 @@
 #include <mutex>
 #include <optional>
 #include <set>
-#include <thread>
 #include "convsmith/file.h"
 #include "duel.h"
 #include "tools/support/interrupt.h"
+#include "tools/support/parallel.h"
 #include "tools/support/temporary_folder.h"
 
 namespace fs = std::filesystem;
@@ -35,7 +35,7 @@ class Tuner::Race {
     try {
       search();
     } catch (const Interrupted &) { result_.interrupted = true; }
-    return result_;
+    return whole();
   }
 
   void search() {
@@ -43,8 +43,12 @@ class Tuner::Race {
     for (auto &b : wave) baselines_.insert(b.text());
     for (auto &p : tools_.propose(result_.task, o_.width, o_.seed, nullptr)) wave.push_back(p);
     double best = 1;
-    known();
-    if (result_.ratio > 1) leader_ = result_.best, best = scores_[leader_->text()] = result_.ratio;
+    note_known();
+    for (auto &[key, t] : log_.trials()) {
+      const Proposal p = proposal_of(key);
+      if (key.rung != last_rung() || !is_of_task(key) || !t.fault.empty() || !p.version) continue;
+      if (const auto known = score(t); known && *known > best) leader_ = p, best = scores_[p.text()] = *known;
+    }
     for (std::uint64_t without_gain = 0, number = 1; !over(); number++) {
       const std::optional<Proposal> winner = halve(wave);
       if (winner && scores_[winner->text()] > best * 1.01) best = scores_[winner->text()], leader_ = *winner, without_gain = 0;
@@ -55,14 +59,25 @@ class Tuner::Race {
     if (leader_ && finished_ < most_trials_) judge(*leader_);
   }
 
-  // What earlier searches found.
   TuneResult known() {
-    for (auto &[key, trial] : log_.trials())
-      if (key == key_of(proposal_of(key), key.rung)) note(trial);
-    return result_;
+    note_known();
+    return whole();
   }
 
  private:
+  // What earlier searches found.
+  void note_known() {
+    for (auto &[key, trial] : log_.trials())
+      if (is_of_task(key)) note(trial);
+  }
+  bool is_of_task(const TrialKey &key) const { return key == key_of(proposal_of(key), key.rung); }
+
+  TuneResult whole() {
+    for (auto &[key, trial] : log_.trials())
+      if (is_of_task(key)) result_.seen.push_back(trial);
+    return result_;
+  }
+
   static TuneResult nothing_yet(TuneTools &tools, const TuneTask &task) {
     TuneResult r;
     r.task = task;
@@ -109,19 +124,14 @@ class Tuner::Race {
   // The last rung. Its time was set aside: it is taken even past the deadline.
   void judge(const Proposal &p) {
     const Trial *t = log_.find(key_of(p, last_rung()));
-    if (!t || t->against != result_.present.text()) {
-      if (!built_.count(p.text())) build_one(p);
-      t = built_.count(p.text()) ? measure(p, last_rung()) : nullptr;
-    }
-    if (t && t->fault.empty()) note(*t);
+    if (t && t->against == result_.present.text()) return;
+    if (!built_.count(p.text())) build_one(p);
+    if (built_.count(p.text())) measure(p, last_rung());
   }
 
   // What is known of it at this rung, measured now if it is not.
   const Trial *trial(const Proposal &p, int rung) {
-    if (const Trial *t = known_at(p, rung)) {
-      note(*t);
-      return t;
-    }
+    if (const Trial *t = known_at(p, rung)) return t;
     if (over() || faulty(p)) return nullptr;
     const auto made = built_.find(p.text());
     return made == built_.end() ? nullptr : measure(p, rung);
@@ -153,40 +163,21 @@ class Tuner::Race {
     std::vector<const Proposal *> missing;
     for (auto &p : field)
       if (!known_at(p, rung) && !faulty(p) && !built_.count(p.text())) missing.push_back(&p);
-    if (missing.empty()) return;
-    std::atomic<size_t> next = 0;
-    std::exception_ptr failure;
-    std::mutex lock;
-    const auto work = [&] {
-      for (size_t i; (i = next++) < missing.size();) try {
-          if (over()) return;
-          build_one(*missing[i], &lock);
-        } catch (...) {
-          const std::lock_guard held(lock);
-          if (!failure) failure = std::current_exception();
-          next = missing.size();
-        }
-    };
-    std::vector<std::thread> threads;
-    for (size_t t = 1; t < std::min<size_t>(missing.size(), std::max(1u, std::thread::hardware_concurrency())); t++) threads.emplace_back(work);
-    work();
-    for (auto &t : threads) t.join();
-    if (failure) std::rethrow_exception(failure);
+    in_parallel(missing.size(), [&](size_t i) {
+      if (!over()) build_one(*missing[i]);
+    });
   }
 
-  void build_one(const Proposal &p, std::mutex *lock = nullptr) {
+  // By several threads at once.
+  void build_one(const Proposal &p) {
     check_interrupt();
+    const std::string folder = folder_ / std::to_string(folders_++);
     std::string library, fault;
     try {
-      std::string folder;
-      {
-        const auto held = lock ? std::unique_lock(*lock) : std::unique_lock<std::mutex>();
-        folder = folder_ / std::to_string(folders_++);
-      }
       fs::create_directory(folder);
       library = tools_.build(result_.task, p, folder);
     } catch (const Fault &f) { fault = f.what(); }
-    const auto held = lock ? std::unique_lock(*lock) : std::unique_lock<std::mutex>();
+    const std::lock_guard held(lock_);
     if (fault.empty()) built_[p.text()] = library;
     else record(p, 0, fault);
   }
@@ -211,8 +202,7 @@ class Tuner::Race {
   }
 
   void note(const Trial &t) {
-    if (!seen_.insert(t.key).second) return;
-    result_.seen.push_back(t);
+    noted_++;
     if (!t.fault.empty() || !score(t)) return;
     if (t.against == result_.present.text() && t.key.rung >= present_rung_) {
       present_rung_ = t.key.rung, result_.present_us = t.against_us;
@@ -221,9 +211,9 @@ class Tuner::Race {
     const Proposal p = proposal_of(t.key);
     if (baselines_.count(p.text()) || !p.version) return;
     const double shown = result_.curve.empty() ? 1 : result_.curve.back().best;
-    if (*score(t) > shown) result_.curve.push_back({int(seen_.size()), *score(t)});
+    if (*score(t) > shown) result_.curve.push_back({noted_, *score(t)});
     if (t.key.rung != last_rung() || t.against != result_.present.text() || t.ratio() <= result_.ratio) return;
-    result_.best = p, result_.ratio = t.ratio(), result_.noise = t.noise, result_.us = t.us, result_.present_us = t.against_us;
+    result_.best = p, result_.ratio = t.ratio(), result_.noise = t.noise, result_.us = t.us, result_.present_us = t.against_us, result_.date = t.date;
   }
 
   const Trial *measure(const Proposal &p, int rung) {
@@ -252,13 +242,13 @@ class Tuner::Race {
   const std::function<void(const TuneResult &)> &told_;
   TuneResult result_;
   const TemporaryFolder folder_;
-  int folders_ = 0;
-  std::atomic<int> finished_ = 0;
+  std::atomic<int> folders_ = 0, finished_ = 0;
+  std::mutex lock_;  // of what follows, while several are built
   std::map<std::string, std::string> built_;  // by setting
   std::map<std::pair<size_t, int>, TrialKey> twins_;  // by code and rung
   std::map<std::string, double> scores_;
   std::set<std::string> baselines_;
-  std::set<TrialKey> seen_;
+  int noted_ = 0;  // trials, of this run and of earlier ones
   std::optional<Proposal> leader_;
   int present_rung_ = 0;  // of the trial that present_us comes from
   Duel duel_;

@@ -55,6 +55,7 @@ struct TuneResult {
   Proposal present, best;  // the same where nothing better was found
   double ratio = 1;        // the present's time over the best's, of the last rung
   double noise = 0, us = 0, present_us = 0;
+  std::string date;            // of the best's last trial
   int trials = 0, faults = 0;  // of this run
   bool interrupted = false;    // by a signal; what was finished by then is here
   std::vector<TuneStep> curve;
