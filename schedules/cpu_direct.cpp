@@ -92,6 +92,12 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   int left = budget / vectors;
   // Code grows with the residues of a strided gradient, each of which unrolls the tile.
   if (residues > 4) left = std::max<std::int64_t>(1, left * 4 / residues);
+  // More so where each element is stored by itself, maybe with a guard: 32 by 7 sums of 4x2 residues take minutes to compile
+  // where the extents are open, and 14 s where they are not.
+  if (residues > 4 && s.dense) {
+    tile[0] = std::min(e0, m.lanes);
+    left = s.free[1].known ? std::min<std::int64_t>(left, std::max<std::int64_t>(1, 256 / (tile[0] * residues))) : 1;
+  }
   if (s.paired && s.over_positions) {
     for (size_t a = 2; a + 1 < axes && a < 4; a++)
       if (units(s.free[a]) <= left) tile[a] = units(s.free[a]), left /= tile[a];
@@ -101,7 +107,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
       tile[1] = best_tile(s.free[1], 4);
       tile[2] = m.registers < 32 || line || (many_taps && !rows_of_taps) ? 1 : best_tile(s.free[2], 2);
     }
-  } else if (s.dense == 1 && sum <= 256 && units(s.free[1]) >= 16 && e0 >= 2 * m.lanes) {
+  } else if (s.dense == 1 && residues == 1 && sum <= 256 && units(s.free[1]) >= 16 && e0 >= 2 * m.lanes) {
     // Short sums are soon over, and what counts is that a tile is stored in whole lines, or halves. 1x1, 64 -> 256 channels
     // at 56x56, channels first: 489 against 537 us; 3x3, 3 -> 64 at 224x224: 1,128 against 1,525 us (Zen 5).
     if (sum <= 32) vectors = 1;

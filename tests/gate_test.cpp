@@ -55,13 +55,14 @@ void gate_random(int part) {
   const char *count = std::getenv("CONVSMITH_PROBLEMS");
   const int problems = (count ? std::atoi(count) : 500) / 4;
   const std::uint64_t seed = test_seed();
-  std::cout << fmt::format("CONVSMITH_SEED={}\n", seed);
+  std::cout << fmt::format("CONVSMITH_SEED={}\n", seed) << std::flush;  // said even where the test is ended by its time
   std::mt19937_64 random(seed * 4 + std::uint64_t(part));
   std::vector<Problem> list;
   for (int i = 0; i < problems; i++) list.push_back(random_problem(random));
   GateOptions o;
   o.seed = seed;
   o.most_products = 4'000'000;
+  o.compile_seconds = 120;  // mostly a few
   gate_all(list, o);
 }
 

@@ -13,6 +13,7 @@ struct GateOptions {
   bool assertions = true;        // with the generated assertions, which catch a schedule that reads out of bounds
   std::uint64_t seed = 1;
   std::int64_t most_products = 50'000'000;
+  double compile_seconds = 600;  // for all kernels of a problem; longer is a schedule that grew out of hand
 };
 
 struct GateFigures {
