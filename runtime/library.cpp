@@ -184,17 +184,53 @@ Pass Library::pass(std::string_view kernel, std::string_view pass) const {
 
 std::vector<std::string> Library::levels() const { return {table_->levels, table_->levels + table_->level_count}; }
 
-std::string Library::level() const { return table_->levels[table_->level()]; }
+std::string Library::level() const {
+  const int level = table_->level();
+  return level < table_->level_count ? table_->levels[level] : "none";
+}
 
 void Library::set_level(std::string_view level) const {
-  for (int i = 0; i < table_->level_count; i++) {
-    if (level != table_->levels[i]) continue;
+  for (int i = CONVSMITH_ANY_LEVEL; i < table_->level_count; i++) {
+    if (level != (i == CONVSMITH_ANY_LEVEL ? "any" : table_->levels[i])) continue;
     convsmith_error error{};
     const convsmith_status status = table_->set_level(i, &error);
     if (status == CONVSMITH_OK) return;
     throw Error("library " + name() + ": level " + std::string(level) + ": " + message_of(status, error));
   }
-  throw Error("library " + name() + ": expected a level out of " + joined(levels()) + ", got " + std::string(level));
+  throw Error("library " + name() + ": expected any or a level out of " + joined(levels()) + ", got " + std::string(level));
 }
+
+const convsmith_device &Library::device() const {
+  if (table_->device == nullptr) throw Error("library " + name() + ": expected a level for a GPU, got " + joined(levels()));
+  return *table_->device;
+}
+
+Tensor Library::to_device(const Tensor &tensor) const {
+  if (!tensor.defined()) throw Error("library " + name() + ": to_device: expected a tensor, got an undefined one");
+  const convsmith_device &there = device();
+  convsmith_tensor c = tensor.c();
+  c.device = nullptr;
+  convsmith_error error{};
+  const convsmith_status status = there.to_device(&c, &error);
+  if (status != CONVSMITH_OK) throw Error("library " + name() + ": " + message_of(status, error));
+  Tensor result = tensor;
+  result.device_ = {c.device, [c, &there, library = *this](void *) mutable { there.release(&c); }};
+  return result;
+}
+
+void Library::to_host(const Tensor &tensor) const {
+  const convsmith_tensor c = tensor.c();
+  convsmith_error error{};
+  const convsmith_status status = device().to_host(&c, &error);
+  if (status != CONVSMITH_OK) throw Error("library " + name() + ": " + message_of(status, error));
+}
+
+void Library::synchronize() const {
+  convsmith_error error{};
+  const convsmith_status status = device().synchronize(&error);
+  if (status != CONVSMITH_OK) throw Error("library " + name() + ": " + message_of(status, error));
+}
+
+convsmith_copies Library::copies() const { return device().copies(); }
 
 }  // namespace convsmith

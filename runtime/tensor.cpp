@@ -257,6 +257,7 @@ convsmith_tensor Tensor::c() const {
     result.extent[i] = buffer_.dim(rank() - 1 - i).extent();
     result.stride[i] = buffer_.dim(rank() - 1 - i).stride();
   }
+  result.device = device_.get();
   return result;
 }
 

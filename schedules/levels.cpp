@@ -12,9 +12,10 @@ struct Level {
   const char *name;
   Target::Arch arch;
   std::vector<Target::Feature> features;
+  const char *interface = nullptr;  // of a GPU
 };
 
-// Of one machine each holds the features of the ones after it.
+// Of one machine each holds the features of the ones after it; a GPU's host code is for every x86.
 const std::vector<Level> &levels() {
   static const std::vector<Target::Feature> avx2 = {Target::SSE41, Target::AVX, Target::AVX2, Target::F16C, Target::FMA};
   static const std::vector<Level> all = [] {
@@ -22,12 +23,22 @@ const std::vector<Level> &levels() {
     skylake.insert(skylake.end(), {Target::AVX512, Target::AVX512_Skylake});
     auto vnni = skylake;
     vnni.insert(vnni.end(), {Target::AVX512_Cannonlake, Target::AVX512_Zen4});
-    return std::vector<Level>{{"x86-64-avx512-vnni", Target::X86, vnni}, {"x86-64-avx512", Target::X86, skylake},
+    const auto cuda = [](const char *name, Target::Feature capability) {
+      return Level{name, Target::X86, {Target::CUDA, capability}, "halide_cuda_device_interface"};
+    };
+    return std::vector<Level>{cuda("cuda-8.6", Target::CUDACapability86),
+                              cuda("cuda-8.0", Target::CUDACapability80),
+                              cuda("cuda-7.5", Target::CUDACapability75),
+                              {"opencl", Target::X86, {Target::OpenCL}, "halide_opencl_device_interface"},
+                              {"vulkan", Target::X86, {Target::Vulkan, Target::VulkanInt8, Target::VulkanInt16, Target::VulkanInt64}, "halide_vulkan_device_interface"},
+                              {"x86-64-avx512-vnni", Target::X86, vnni}, {"x86-64-avx512", Target::X86, skylake},
                               {"x86-64-avx2", Target::X86, avx2},        {"x86-64", Target::X86, {}},
                               {"arm-64-dotprod", Target::ARM, {Target::ARMDotProd}}, {"arm-64", Target::ARM, {}}};
   }();
   return all;
 }
+
+bool is_of_all(const Level &level) { return level.arch == Target::X86 && !level.interface; }
 
 Target target_of(const Level &level) { return Target(Target::Linux, level.arch, 64, level.features); }
 
@@ -45,6 +56,20 @@ const Level *level_of(const Target &t) {
 std::string level_name(const Target &t) {
   const Level *level = level_of(t);
   return level ? level->name : t.to_string();
+}
+
+std::string device_interface(const std::string &name) {
+  for (auto &level : levels())
+    if (name == level.name && level.interface) return level.interface;
+  return "";
+}
+
+Target target_for_all(const std::vector<Target> &targets) {
+  Target t(Target::Linux, targets.at(0).arch, 64, {});
+  for (auto &level : levels())
+    for (auto &each : targets)
+      if (level.interface && level_of(each) == &level) t = t.with_feature(level.features[0]);
+  return t;
 }
 
 std::string baseline(const Target &t) { return t.arch == Target::ARM ? "arm-64" : "x86-64"; }
@@ -68,7 +93,7 @@ std::vector<Target> parse_targets(std::string_view list) {
     at = comma + 1;
     std::vector<Target> found;
     for (auto &level : levels())
-      if (word == level.name || (word == "all" && level.arch == Target::X86)) found.push_back(target_of(level));
+      if (word == level.name || (word == "all" && is_of_all(level))) found.push_back(target_of(level));
     if (word == "host") found = {host_target()};
     if (found.empty()) {
       std::string known;

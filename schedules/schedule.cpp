@@ -1,7 +1,7 @@
 #include "schedule.h"
 #include "convsmith/error.h"
 #include "generators/kernel_generator.h"
-#include "loops.h"
+#include "gpu_loops.h"
 #include "records.h"
 #include <algorithm>
 #include <charconv>
@@ -13,12 +13,17 @@ using namespace Halide;
 
 namespace convsmith {
 
-extern const Schedule cpu_direct, cpu_dot4, cpu_lane_sums, cpu_partial_sums, cpu_pointwise;
+extern const Schedule cpu_direct, cpu_dot4, cpu_lane_sums, cpu_partial_sums, cpu_pointwise, gpu_direct, gpu_partial_sums;
 
 namespace {
 
-// One loop nest a Func, as the mathematics says it: always right, never fast.
-void apply_reference(Stages &s, const Knobs &, const Workload &) {
+// One loop nest a Func, as the mathematics says it: always right, never fast. On a GPU, a thread an element.
+void apply_reference(Stages &s, const Knobs &, const Workload &w) {
+  if (w.target.has_gpu_feature()) {
+    for (auto &sum : s.sums) schedule_elements(sum.acc.compute_root());
+    schedule_elements(s.out);
+    return;
+  }
   for (auto &sum : s.sums) sum.acc.compute_root();
   if (s.padded.defined()) s.padded.compute_root();
 }
@@ -33,7 +38,8 @@ const Schedule reference{"reference",
 }  // namespace
 
 const std::vector<const Schedule *> &schedules() {
-  static const std::vector<const Schedule *> all = {&cpu_lane_sums, &cpu_partial_sums, &cpu_dot4, &cpu_direct, &cpu_pointwise, &reference};
+  static const std::vector<const Schedule *> all = {&cpu_lane_sums, &cpu_partial_sums, &cpu_dot4, &cpu_direct, &cpu_pointwise,
+                                              &gpu_partial_sums, &gpu_direct, &reference};
   return all;
 }
 
@@ -102,7 +108,7 @@ std::vector<Knob> all_knobs(const Schedule &schedule, const Stages &s, const Wor
   for (auto &knob : k) rows |= knob.name == "rows" && knob.preset[0] > 1;
   for (auto &knob : k)
     for (size_t a = s.over_positions ? 3 : 2; knob.name == "tile" && a < knob.preset.size(); a++) rows |= knob.preset[a] > 1;
-  k.push_back({"trim", {border && !rows && !s.sums.empty() && !s.paired && !s.by_fours && &schedule != &reference}, {0}, {1}});
+  k.push_back({"trim", {border && !w.target.has_gpu_feature() && !rows && !s.sums.empty() && !s.paired && !s.by_fours && &schedule != &reference}, {0}, {1}});
   return k;
 }
 
@@ -147,6 +153,10 @@ void schedule_small(Stages &s, const Target &target) {
   for (auto *list : {&s.before, &s.after, &s.results})
     for (auto &f : *list) {
       f.compute_root();
+      if (target.has_gpu_feature()) {
+        schedule_elements(f);
+        continue;
+      }
       if (f.args().empty()) continue;
       Var vector = f.args()[0];
       for (auto &v : f.args())

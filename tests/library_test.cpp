@@ -88,7 +88,7 @@ TEST(Library, SetsTheLevel) {
   EXPECT_EQ(message_of([&] { library.set_level("unavailable"); }),
             "library plain: level unavailable: this processor has no such instructions");
   EXPECT_EQ(message_of([&] { library.set_level("avx9"); }),
-            "library plain: expected a level out of plain, unavailable, got avx9");
+            "library plain: expected any or a level out of plain, unavailable, got avx9");
 }
 
 TEST(Pass, ChecksItsArguments) {

@@ -25,7 +25,7 @@ constexpr const char *argument_names[] = {"x", "weight", "y"};
 
 int32_t threads = 1;
 
-convsmith_tensor dense(int64_t h, int64_t w) { return {nullptr, CONVSMITH_F32, 4, {1, 1, h, w}, {h * w, h * w, w, 1}}; }
+convsmith_tensor dense(int64_t h, int64_t w) { return {nullptr, CONVSMITH_F32, 4, {1, 1, h, w}, {h * w, h * w, w, 1}, nullptr}; }
 
 void init(convsmith_tensor *a, const int64_t *) { a[0] = dense(6, 8), a[1] = dense(1, 2), a[2] = dense(6, 7); }
 
@@ -105,6 +105,7 @@ extern "C" __attribute__((visibility("default"))) const convsmith_library *misbe
                                        [](int32_t, convsmith_error *) { return CONVSMITH_OK; },
                                        [](int32_t count) { threads = count; },
                                        [](convsmith_parallel_for, void *) {},
-                                       [](const convsmith_allocator *) {}};
+                                       [](const convsmith_allocator *) {},
+                                       nullptr};
   return &table;
 }

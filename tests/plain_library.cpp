@@ -33,7 +33,7 @@ constexpr int channels_last[4] = {0, 2, 3, 1}, row_major[4] = {0, 1, 2, 3}, outp
 
 // Dense, with the axes of `order` from outermost to innermost.
 convsmith_tensor describe(int e0, int e1, int e2, int e3, Order order) {
-  convsmith_tensor t{nullptr, CONVSMITH_F32, 4, {e0, e1, e2, e3}, {}};
+  convsmith_tensor t{nullptr, CONVSMITH_F32, 4, {e0, e1, e2, e3}, {}, nullptr};
   int64_t stride = 1;
   for (int i = 4; i-- > 0;) {
     t.stride[order[i]] = stride;
@@ -61,7 +61,7 @@ struct Kernel {
     return G.packed ? describe(G.kernel[0], G.kernel[1], G.group_in(), G.oc, row_major) : dweight();
   }
   static convsmith_tensor input_gradient_weight() { return G.packed ? plain_weight(input_channel_last) : dweight(); }
-  static convsmith_tensor bias() { return {nullptr, CONVSMITH_F32, 1, {G.oc}, {1}}; }
+  static convsmith_tensor bias() { return {nullptr, CONVSMITH_F32, 1, {G.oc}, {1}, nullptr}; }
 
   // Calls visit(n, oc, oh, ow, ic in the group, kh, kw, ih, iw) for every product inside the border.
   template<class Visit>
@@ -300,6 +300,7 @@ extern "C" __attribute__((visibility("default"))) const convsmith_library *plain
                                        set_level,
                                        [](int32_t) {},
                                        [](convsmith_parallel_for, void *) {},
-                                       [](const convsmith_allocator *) {}};
+                                       [](const convsmith_allocator *) {},
+                                       nullptr};
   return &table;
 }

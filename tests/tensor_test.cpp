@@ -30,7 +30,7 @@ void count_up(const Tensor &tensor) {
 }
 
 convsmith_tensor descriptor(const Shape &shape, const Shape &strides) {
-  convsmith_tensor result{nullptr, CONVSMITH_F32, static_cast<std::int32_t>(shape.size()), {}, {}};
+  convsmith_tensor result{nullptr, CONVSMITH_F32, static_cast<std::int32_t>(shape.size()), {}, {}, nullptr};
   for (std::size_t i = 0; i < shape.size(); i++) {
     result.extent[i] = shape[i];
     result.stride[i] = strides[i];

@@ -1,7 +1,7 @@
 /* The types through which an emitted library is called. Every emitted header begins with this text, so a program
    that links the library needs no other file. */
 #ifndef CONVSMITH_ABI
-#define CONVSMITH_ABI 2
+#define CONVSMITH_ABI 3
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,7 +13,7 @@ typedef enum convsmith_status {
   CONVSMITH_OK = 0,
   CONVSMITH_BAD_ARGUMENT = 1,  /* a tensor does not fit the kernel; nothing was written */
   CONVSMITH_OUT_OF_MEMORY = 2,
-  CONVSMITH_UNSUPPORTED = 3, /* this processor lacks what the asked instruction level needs */
+  CONVSMITH_UNSUPPORTED = 3, /* this processor lacks what the asked instruction level needs, or there is no such device */
   CONVSMITH_FAILED = 4       /* the kernel itself reported an error */
 } convsmith_status;
 
@@ -32,7 +32,11 @@ typedef enum convsmith_type {
   CONVSMITH_I32 = 5
 } convsmith_type;
 
-enum { CONVSMITH_MAX_RANK = 9, CONVSMITH_RUN_TIME = -1 /* an extent known only when run */ };
+enum {
+  CONVSMITH_MAX_RANK = 9,
+  CONVSMITH_RUN_TIME = -1, /* an extent known only when run */
+  CONVSMITH_ANY_LEVEL = -1 /* the first that is to be had, of the processor too */
+};
 
 /* Axes run from outermost to innermost as people name them (N, C, D, H, W; weights OC, IC/groups, KD, KH, KW),
    whatever their order in memory is: the strides, in elements, say that. */
@@ -42,6 +46,7 @@ typedef struct convsmith_tensor {
   int32_t rank;
   int64_t extent[CONVSMITH_MAX_RANK];
   int64_t stride[CONVSMITH_MAX_RANK];
+  void *device; /* null: in `data`; else on a GPU, where to_device put it: calls neither read nor write `data` */
 } convsmith_tensor;
 
 /* One pass of one kernel. `init` fills the descriptors with the types, extents and dense strides that the pass takes and
@@ -73,19 +78,40 @@ typedef struct convsmith_allocator {
   void *user;
 } convsmith_allocator;
 
+/* How many bytes the library's calls have moved between host and device. */
+typedef struct convsmith_copies {
+  int64_t to_device;
+  int64_t to_host;
+} convsmith_copies;
+
+/* Of a library with a level for a GPU. Tensors stay on the device from call to call; nothing is copied unless asked. */
+typedef struct convsmith_device {
+  int32_t levels; /* the first so many of the library's are GPUs' */
+  /* Makes room for a tensor on the device in use, once, and copies `data` there unless it is null. */
+  convsmith_status (*to_device)(convsmith_tensor *tensor, convsmith_error *error);
+  /* Copies it back to `data`, when all calls before have ended. */
+  convsmith_status (*to_host)(const convsmith_tensor *tensor, convsmith_error *error);
+  /* Gives its room back; nothing where it is not on a device. */
+  void (*release)(convsmith_tensor *tensor);
+  /* Calls on tensors of the device may return before they are done: waits for all of them. */
+  convsmith_status (*synchronize)(convsmith_error *error);
+  convsmith_copies (*copies)(void);
+} convsmith_device;
+
 typedef struct convsmith_library {
   int32_t abi; /* CONVSMITH_ABI of the emitter */
   const char *name;
   const char *version;
   int32_t pass_count;
   const convsmith_pass *passes;
-  int32_t level_count; /* instruction levels, best first */
+  int32_t level_count; /* instruction levels: of GPUs, then of the processor, best first */
   const char *const *levels;
-  int32_t (*level)(void); /* the one in use */
+  int32_t (*level)(void); /* the one in use; level_count where none is to be had */
   convsmith_status (*set_level)(int32_t level, convsmith_error *error);
   void (*set_threads)(int32_t threads); /* 0: one a processor */
   void (*set_parallel_for)(convsmith_parallel_for run, void *user); /* null: the library's own threads */
   void (*set_allocator)(const convsmith_allocator *allocator);      /* null: malloc */
+  const convsmith_device *device; /* null: no level is a GPU's */
 } convsmith_library;
 
 #ifdef __cplusplus

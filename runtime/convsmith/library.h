@@ -67,12 +67,28 @@ class Library {
   std::optional<Pass> find(std::string_view kernel, std::string_view pass) const;
 
   std::vector<std::string> levels() const;
+  /// The level in use: of a library for GPUs that of one, where it is to be had. "none" where none is.
   std::string level() const;
+  /// "any" is the first that is to be had, of the processor too. Throws Error where this machine lacks it.
   void set_level(std::string_view level) const;
   void set_threads(int threads) const { table_->set_threads(threads); }
   const convsmith_library &table() const { return *table_; }
 
+  /// Whether the level in use is a GPU's.
+  bool uses_device() const { return table_->device != nullptr && table_->level() < table_->device->levels; }
+  /// The tensor, whose elements are copied to the GPU in use: passes of this library that are given it, or write to it,
+  /// leave it there, until the last copy of it goes. Throws Error where the level in use is not a GPU's, or memory is short.
+  Tensor to_device(const Tensor &tensor) const;
+  /// Copies a tensor's elements on the device to its host memory.
+  void to_host(const Tensor &tensor) const;
+  /// Waits for calls on tensors of the device, which may return before they are done.
+  void synchronize() const;
+  /// Bytes that this library has moved between host and device so far.
+  convsmith_copies copies() const;
+
  private:
+  const convsmith_device &device() const;
+
   const convsmith_library *table_;
   std::shared_ptr<void> handle_;
 };

@@ -68,11 +68,15 @@ class Tensor {
 
   /// What an emitted kernel takes.
   convsmith_tensor c() const;
+  /// Whether kernels find it on a GPU (Library::to_device). The elements that every function here sees, and views and
+  /// copies made by them, are those of the host.
+  bool on_device() const { return device_ != nullptr; }
   /// Halide's own view; its dimensions are the axes innermost first (the last logical axis is dimension 0). The
   /// memory lives as long as a Tensor that shares it.
   const Halide::Runtime::Buffer<void> &buffer() const { return buffer_; }
 
  private:
+  friend class Library;
   Tensor(std::shared_ptr<void> memory, void *data, convsmith_type type,
          const std::vector<halide_dimension_t> &dimensions);
   static Tensor zeros(convsmith_type type, const Shape &shape, const Shape &strides);
@@ -82,6 +86,7 @@ class Tensor {
   convsmith_type type_ = CONVSMITH_F32;
   std::shared_ptr<void> memory_;  // null for a view of someone else's
   Halide::Runtime::Buffer<void> buffer_;
+  std::shared_ptr<void> device_;  // gives the room on the device back
 };
 
 /// f32, f16 or bf16.

@@ -91,7 +91,8 @@ class Bench {
     for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("against", &a.against), std::pair("records", &a.records)})
       if (!value->empty()) report_[option] = *value;
     report_["set"] = a.set, report_["rows"] = nlohmann::json::array();
-    for (const auto threads : numbers_of("--threads", a.threads, 1024)) {
+    if (!device_interface(level_).empty()) roofs_.push_back({});  // not measured on a GPU
+    for (const auto threads : roofs_.empty() ? numbers_of("--threads", a.threads, 1024) : std::vector<std::int64_t>()) {
       const Roof roof = measure_roof(level_, int(threads));
       report_["roofs"].push_back(roof_json(roof));
       say(fmt::format("{} thread{}: {:.1f} GFLOP/s; copies {:.0f} GB/s within 256 KiB, {:.0f} of 128 MiB\n", threads,
@@ -200,13 +201,13 @@ class Bench {
 
     const Cost c = cost(r.problem, pass);
     const Times ours = best[0];
-    const double gflops = double(c.operations) / ours.min_us / 1e3, share = roof.us(double(c.operations), c.bytes()) / ours.min_us;
+    const double gflops = double(c.operations) / ours.min_us / 1e3, share = roof.gflops > 0 ? roof.us(double(c.operations), c.bytes()) / ours.min_us : 0;
     nlohmann::json j = {{"problem", r.problem.str()}, {"kernel", r.name}, {"pass", pass_name(pass)}, {"threads", roof.threads},
                         {"us_min", ours.min_us}, {"us_median", ours.median_us}, {"gflops", gflops}, {"roof", share},
                         {"operations", double(c.operations)}, {"bytes", c.bytes()}, {"peers", nlohmann::json::object()}};
     if (batch) j["batch"] = batch;
-    std::string line = fmt::format("{:<26} {:<15} {:>7} {:>9.5g} {:>9.5g} {:>8.1f} {:>4.0f}%", batch ? fmt::format("{} n={}", r.name, batch) : r.name, pass_name(pass),
-                                   roof.threads, ours.min_us, ours.median_us, gflops, 100 * share);
+    std::string line = fmt::format("{:<26} {:<15} {:>7} {:>9.5g} {:>9.5g} {:>8.1f} {:>5}", batch ? fmt::format("{} n={}", r.name, batch) : r.name, pass_name(pass),
+                                   roof.threads, ours.min_us, ours.median_us, gflops, share > 0 ? fmt::format("{:.0f}%", 100 * share) : "-");
     for (auto &name : columns_) {
       const auto at = std::find_if(contestants.begin() + 1, contestants.end(), [&](auto &c) { return c.name == name; });
       if (at == contestants.end()) {

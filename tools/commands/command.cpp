@@ -125,6 +125,12 @@ Library load_kernel(const KernelRequest &request, const Settings &s) {
   return library;
 }
 
+void note_copies(nlohmann::json &j, const Library &library) {
+  if (!library.uses_device()) return;
+  const convsmith_copies copies = library.copies();
+  j["copied_bytes"] = {{"to_device", copies.to_device}, {"to_host", copies.to_host}};
+}
+
 std::vector<std::int64_t> numbers_of(const std::string &option, const std::string &list, std::int64_t most) {
   std::vector<std::int64_t> values;
   for (size_t at = 0; at <= list.size();) {

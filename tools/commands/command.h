@@ -58,6 +58,9 @@ CLI::Validator whole_number(std::uint64_t low, std::uint64_t high);
 CLI::Validator number_from(double low);
 CLI::Validator one_of(std::vector<std::string> words);
 
+/// "copied_bytes" to and from the GPU, where a library runs on one.
+void note_copies(nlohmann::json &, const Library &);
+
 /// "1,2": numbers from 1 to `most`, separated by commas. Throws Error that begins with the option.
 std::vector<std::int64_t> numbers_of(const std::string &option, const std::string &list, std::int64_t most);
 /// One thread, and as many as there are processors.

@@ -10,6 +10,7 @@
 #include "schedules/levels.h"
 #include "schedules/schedule.h"
 #include "tools/measure/cost.h"
+#include "tools/measure/ptx.h"
 #include "tools/support/temporary_folder.h"
 
 namespace convsmith {
@@ -86,8 +87,10 @@ std::vector<PassKind> asked_for(const std::string &text, const Problem &p) {
   return {passes.begin(), passes.end()};
 }
 
-// Compiles one pass as `emit` would, and keeps the texts asked for.
-void write_code(const ExplainArguments &a, KernelJob job) {
+// Compiles one pass as `emit` would, and keeps the texts asked for. Returns the kernels that it starts on a device, with what
+// NVIDIA's assembler, where there is one, says of each.
+nlohmann::json write_code(const ExplainArguments &a, KernelJob job) {
+  nlohmann::json launches = nlohmann::json::array();
   const TemporaryFolder folder;
   if (job.pass.starts_with("pack_weight")) {  // in the order that its reader takes
     KernelJob reader = job;
@@ -98,9 +101,30 @@ void write_code(const ExplainArguments &a, KernelJob job) {
   job.function = job.pass, job.object = folder / "kernel.o";
   if (!a.loop_nest.empty()) job.loop_nest = folder / "kernel.stmt";
   if (!a.assembly.empty()) job.assembly = folder / "kernel.s";
-  compile_kernel(job);
+  const KernelResult made = compile_kernel(job);
+  for (auto &launch : made.launches) launches.push_back({{"kernel", launch.kernel}, {"threads", launch.threads}, {"shared_bytes", launch.shared_bytes}});
+  const auto ptxas = find_ptxas();
+  if (job.target.starts_with("cuda") && !a.assembly.empty() && ptxas)
+    for (const int sm : {75, 80, 90})
+      for (auto &k : sm >= std::stoi(job.target.substr(5, 1)) * 10 ? assemble_ptx(*ptxas, job.assembly, sm) : std::vector<PtxKernel>())
+        for (auto &launch : launches)
+          if (launch["kernel"] == k.name)
+            launch["assembled"].push_back({{"sm", sm}, {"registers", k.registers}, {"spilled_bytes", k.spilled_bytes},
+                                           {"occupancy", occupancy(sm, launch["threads"], k.registers, launch["shared_bytes"])}});
   if (!a.loop_nest.empty()) write_file(a.loop_nest, read_file(job.loop_nest));
   if (!a.assembly.empty()) write_file(a.assembly, read_file(job.assembly));
+  return launches;
+}
+
+void print_launches(const nlohmann::json &launches) {
+  for (auto &l : launches) {
+    const auto number = [](int n) { return n < 0 ? std::string("?") : fmt::format("{}", n); };
+    std::cout << fmt::format("{}{}: {} threads a block, {} bytes of shared memory\n", &l == &launches[0] ? "on the device\n  " : "  ",
+                             std::string(l["kernel"]), number(l["threads"]), number(l["shared_bytes"]));
+    for (auto &x : l.value("assembled", nlohmann::json::array()))
+      std::cout << fmt::format("    sm_{}: {} registers, {} bytes spilled, {:.0f} % of the warps busy\n", int(x["sm"]), int(x["registers"]),
+                               int(x["spilled_bytes"]), 100 * double(x["occupancy"]));
+  }
 }
 
 nlohmann::json json_problem(const Problem &p) {
@@ -197,7 +221,9 @@ void explain(const ExplainArguments &a, const Settings &s) {
     choices += fmt::format("  {:<30} {}@{} {}\n", job.pass, c.schedule, c.version, c.knobs);
     say(reasons, c.why, job.pass);
   }
-  if (!a.loop_nest.empty() || !a.assembly.empty()) write_code(a, job);
+  nlohmann::json launches = nlohmann::json::array();
+  if (!a.loop_nest.empty() || !a.assembly.empty()) launches = write_code(a, job);
+  if (!launches.empty()) j["launches"] = launches;
   if (!a.loop_nest.empty()) j["loop_nest"] = a.loop_nest;
   if (!a.assembly.empty()) j["assembly"] = a.assembly;
   if (s.json) return print_json(j);
@@ -207,6 +233,7 @@ void explain(const ExplainArguments &a, const Settings &s) {
   for (auto &[why, names] : reasons) std::cout << fmt::format("why: {}\n  {}\n", fmt::join(names, ", "), why);
   for (auto &[why, names] : refusals)
     std::cout << fmt::format("not available: {}\n  {}\n", fmt::join(names, ", "), why);
+  print_launches(launches);
 }
 
 }  // namespace
@@ -221,7 +248,7 @@ void add_explain(CLI::App &app, Settings &s) {
   sub->add_option("--schedule", a->schedule, "NAME knob=...: instead of the records and rules; knobs left out keep their presets");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
   sub->add_option("--loop-nest", a->loop_nest, "file for the compiler's lowered loops of one pass");
-  sub->add_option("--assembly,--asm", a->assembly, "file for the assembly of one pass");
+  sub->add_option("--assembly,--asm", a->assembly, "file for the assembly of one pass; for a GPU its PTX, OpenCL C or SPIR-V");
   add_settings(*sub, s);
   sub->callback([a, &s] { explain(*a, s); });
 }

@@ -213,6 +213,7 @@ void learn(const LearnArguments &a, const Settings &s) {
   for (size_t i = 0; i < known_values.size(); i++) apart = std::max(apart, std::abs(learnt[i] - known_values[i]));
   if (known.defined()) j["known"] = known_values, j["largest_difference"] = apart;
 
+  note_copies(j, library);
   if (s.json) {
     print_json(j);
   } else if (!s.quiet) {

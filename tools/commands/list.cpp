@@ -15,7 +15,7 @@ nlohmann::json everything() {
     j["passes"].push_back(pass);
   for (const Schedule *s : schedules()) j["schedules"].push_back(fmt::format("{}@{}", s->name, s->version));
   const std::string own = level_name(host_target());
-  for (const char *machine : {"all", "arm-64-dotprod,arm-64"})
+  for (const char *machine : {"all", "arm-64-dotprod,arm-64", "cuda-8.6,cuda-8.0,cuda-7.5,opencl,vulkan"})
     for (auto &t : parse_targets(machine))
       j["targets"].push_back(level_name(t) + (level_name(t) == own ? " (this machine)" : ""));
   j["records"] = nlohmann::json::array();

@@ -161,6 +161,7 @@ void run(RunArguments a, const Settings &s) {
     if (t.elements() == 1) o["value"] = t.as(CONVSMITH_F32).at(Shape(size_t(t.rank()), 0));
     j["outputs"].push_back(o);
   }
+  note_copies(j, library);
   if (s.json) print_json(j);
   else if (!s.quiet)
     for (auto &o : j["outputs"])

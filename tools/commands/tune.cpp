@@ -64,6 +64,8 @@ class Session {
  public:
   Session(const TuneArguments &a, const Settings &s) : a_(a), s_(s), target_(parse_targets(s.target).at(0)) {
     require_runs_here(target_);
+    if (target_.has_gpu_feature())
+      throw Error(fmt::format("--target {}: expected a level of the processor: tune does not time GPUs yet", level_name(target_)));
     o_.cpu = this_cpu(), o_.halide = halide_version(), o_.level = level_name(target_), o_.convsmith = version_text;
     for (const auto t : numbers_of("--threads", a.threads, 1024)) o_.threads.push_back(int(t));
     o_.seed = a.seed;

@@ -38,6 +38,13 @@ static void *the_parallel_for_user;
 static int32_t the_level = -1;   /* not chosen yet */
 static int32_t the_threads = -1; /* not set yet */
 
+#if DEVICES
+static int has_device(int32_t level);
+static convsmith_status check_devices(const pass_spec *p, int32_t level, const convsmith_tensor *tensors, convsmith_error *error);
+static int call_on_device(const pass_spec *p, int32_t level, const convsmith_tensor *tensors, void **arguments,
+                          halide_buffer *buffers, call_state *state);
+#endif
+
 static convsmith_status fail(convsmith_error *error, convsmith_status status, const char *format, ...) {
   if (error) {
     va_list arguments;
@@ -79,6 +86,9 @@ void halide_free(void *call, void *aligned) {
   else if (the_allocator.release) the_allocator.release(the_allocator.user, memory);
 }
 
+/* Of Halide's error codes. */
+enum { OUT_OF_HOST_MEMORY = -11, OUT_OF_DEVICE_MEMORY = -16 };
+
 typedef struct {
   void *call;
   task_function task;
@@ -100,7 +110,7 @@ static int callers_do_par_for(void *call, task_function task, int min, int size,
   return status;
 }
 
-/* ---- Instruction levels ---- */
+/* ---- Instruction levels: of the processor, and before them those of a GPU ---- */
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -125,7 +135,7 @@ static int has(const feature *features, size_t count, unsigned state) {
   return 1;
 }
 
-static int supports_level(int32_t level) {
+static int has_instructions(int32_t level) {
   /* Everything that the compiler may use at a level, not only what Halide names: x86-64-v3, x86-64-v4, and the latter
      with IFMA, VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ and BF16. */
   static const feature avx2[] = {
@@ -147,30 +157,55 @@ static int supports_level(int32_t level) {
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 
-static int supports_level(int32_t level) {
+static int has_instructions(int32_t level) {
   const unsigned long asimddp = 1ul << 20; /* HWCAP_ASIMDDP */
   const char *name = level_names[level];
   if (!strcmp(name, "arm-64")) return 1;
   return !strcmp(name, "arm-64-dotprod") && (getauxval(AT_HWCAP) & asimddp) != 0;
 }
 #else
-static int supports_level(int32_t level) { return level == 0; }
+static int has_instructions(int32_t level) { return level == 0; }
 #endif
 
-/* The best level that this processor has; LEVELS where it has none. Every caller finds the same. */
+static int supports_level(int32_t level) {
+#if DEVICES
+  if (level < DEVICES) return has_device(level);
+#endif
+  return has_instructions(level);
+}
+
+/* The first of the levels below `end` that is to be had here; LEVELS where none is. */
+static int32_t best_level(int32_t end) {
+  int32_t level;
+  for (level = 0; level < end; level++)
+    if (supports_level(level)) return level;
+  return LEVELS;
+}
+
+/* The best level that is to be had, LEVELS where there is none; of a library for a GPU only that will do, until a caller says
+   otherwise. Every caller finds the same. */
 static int32_t chosen_level(void) {
   int32_t level = __atomic_load_n(&the_level, __ATOMIC_ACQUIRE);
   if (level >= 0) return level;
-  for (level = 0; level < LEVELS && !supports_level(level); level++) {}
+  level = best_level(DEVICES ? DEVICES : LEVELS);
   __atomic_store_n(&the_level, level, __ATOMIC_RELEASE);
   return level;
 }
 
+static convsmith_status no_level(const char *who, convsmith_error *error) {
+  if (DEVICES)
+    return fail(error, CONVSMITH_UNSUPPORTED, "%s: no device was found for %s%s", who, level_names[0],
+                LEVELS > DEVICES ? "; the level \"any\" allows the processor" : "");
+  return fail(error, CONVSMITH_UNSUPPORTED, "%s: this processor has none of the levels in the library", who);
+}
+
 static convsmith_status select_level(int32_t level, convsmith_error *error) {
+  if (level == CONVSMITH_ANY_LEVEL && (level = best_level(LEVELS)) == LEVELS) return no_level("level any", error);
   if (level < 0 || level >= LEVELS)
     return fail(error, CONVSMITH_BAD_ARGUMENT, "level: expected 0 to %d, got %d", LEVELS - 1, (int)level);
   if (!supports_level(level))
-    return fail(error, CONVSMITH_UNSUPPORTED, "level %s: this processor lacks some of its instructions",
+    return fail(error, CONVSMITH_UNSUPPORTED, level < DEVICES ? "level %s: no such device was found"
+                                                              : "level %s: this processor lacks some of its instructions",
                 level_names[level]);
   __atomic_store_n(&the_level, level, __ATOMIC_RELEASE);
   return CONVSMITH_OK;
@@ -319,7 +354,11 @@ static convsmith_status check_memory(const pass_spec *p, const argument_spec *a,
   int i;
   int64_t clear = 1;
   if (elements_of(t) == 0) return CONVSMITH_OK;
-  if (!t->data)
+#if !DEVICES
+  if (t->device)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: is on a device, and this library has no level for one", p->function, a->name);
+#endif
+  if (!t->data && !t->device)
     return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected data, got a null pointer", p->function, a->name);
   if ((uintptr_t)t->data % (uintptr_t)(type_bits[a->type] / 8))
     return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: the data is not aligned to its elements", p->function, a->name);
@@ -371,6 +410,7 @@ static int overlap(const convsmith_tensor *a, const convsmith_tensor *b) {
   convsmith_tensor part = *a;
   int64_t most = -1;
   int i, axis = 0;
+  if (a->device || b->device) return a->device == b->device;
   if (a_first > b_last || b_first > a_last) return 0;
   if (a_dense && b_dense) return 1;
   if (a_dense || (!b_dense && b_last - b_first > a_last - a_first)) return overlap(b, a);
@@ -410,7 +450,7 @@ static int as_described(const pass_spec *p, const convsmith_tensor *tensors) {
     const argument_spec *a = &p->argument[o];
     const convsmith_tensor *t = &tensors[o];
     first[o] = (uintptr_t)t->data, end[o] = first[o] + (uintptr_t)a->bytes;
-    if (t->type != a->type || t->rank != a->rank || !first[o] || !a->bytes ||
+    if (t->type != a->type || t->rank != a->rank || !first[o] || t->device || !a->bytes ||
         first[o] % (uintptr_t)(type_bits[a->type] / 8))
       return 0;
     for (axis = 0; axis < a->rank; axis++)
@@ -440,8 +480,11 @@ static void copy_or_zero(const convsmith_tensor *to, const convsmith_tensor *fro
 
 /* Of an empty batch nothing is read: a sum over it is zero, and a training step leaves weight_out and bias_out as they
    came in. */
-static void run_empty(const pass_spec *p, const convsmith_tensor *tensors) {
+static convsmith_status run_empty(const pass_spec *p, const convsmith_tensor *tensors, convsmith_error *error) {
   int o, i;
+  for (i = 0; i < p->arguments; i++)
+    if (tensors[i].device)
+      return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: an empty batch has nothing to do on a device", p->function, p->argument[i].name);
   for (o = p->arguments - p->outputs; o < p->arguments; o++) {
     const convsmith_tensor *from = NULL;
     const char *name = p->argument[o].name;
@@ -451,6 +494,7 @@ static void run_empty(const pass_spec *p, const convsmith_tensor *tensors) {
     }
     copy_or_zero(&tensors[o], from);
   }
+  return CONVSMITH_OK;
 }
 
 static size_t workspace_of(const pass_spec *p, const int64_t *given, int32_t threads) {
@@ -474,16 +518,17 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
   int i, d, code, next = 0;
   convsmith_status status;
   if (level >= LEVELS)
-    return fail(error, CONVSMITH_UNSUPPORTED, "%s: this processor has none of the levels in the library", p->function);
+    return no_level(p->function, error);
   if (!tensors) return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: expected arguments, got a null pointer", p->function);
   if (!as_described(p, tensors)) {
     status = check(p, tensors, s, error);
     if (status != CONVSMITH_OK) return status;
-    if (s[SIZE_N] == 0) {
-      run_empty(p, tensors);
-      return CONVSMITH_OK;
-    }
+    if (s[SIZE_N] == 0) return run_empty(p, tensors, error);
   }
+#if DEVICES
+  status = check_devices(p, level, tensors, error);
+  if (status != CONVSMITH_OK) return status;
+#endif
   arguments[next++] = &context;
   for (i = 0; i <= p->arguments; i++) {
     const argument_spec *a = &p->argument[i];
@@ -508,10 +553,14 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
   }
   if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);
   state.error = error, state.reported = 0, state.loop_status = 0;
+#if DEVICES
+  code = level < DEVICES ? call_on_device(p, level, tensors, arguments, buffers, &state) : p->kernel[level](arguments);
+#else
   code = p->kernel[level](arguments);
+#endif
   if (code == 0) code = state.loop_status;
   if (code == 0) return CONVSMITH_OK;
-  if (code == -11) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
+  if (code == OUT_OF_HOST_MEMORY || code == OUT_OF_DEVICE_MEMORY) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
   if (code == state.loop_status && !state.reported)
     return fail(error, CONVSMITH_FAILED, "%s: the parallel loop returned %d", p->function, code);
   if (!state.reported) return fail(error, CONVSMITH_FAILED, "%s: the kernel returned %d", p->function, code);

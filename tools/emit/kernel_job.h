@@ -34,6 +34,12 @@ struct KernelArgument {
   std::vector<Dim> dims;
 };
 
+/// A kernel that is started on a device: -1 for what is known only when run.
+struct KernelLaunch {
+  std::string kernel;
+  int threads = 0, shared_bytes = 0;  // of a block
+};
+
 struct KernelResult {
   std::string schedule, knobs, why;
   int version = 0, panel = 0, quad = 0;
@@ -42,14 +48,16 @@ struct KernelResult {
   int outputs = 1;
   std::string serial_bytes = "0", task_bytes = "0";  // of workspace, once and a thread: in C, of sizes s[Size]
   std::int64_t object_bytes = 0;
+  std::vector<KernelLaunch> launches;  // on a device
 };
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelJob, problem, pass, target, cpu, records, schedule, knobs, panel, quad, weight,
                                    function, object, assembly, loop_nest, assertions)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument::Dim, axis, extent, multiple)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument, name, type, shape, strides, memory, sizes, fixed, dims)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelLaunch, kernel, threads, shared_bytes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelResult, schedule, knobs, why, version, panel, quad, sizes, arguments, outputs,
-                                   serial_bytes, task_bytes, object_bytes)
+                                   serial_bytes, task_bytes, object_bytes, launches)
 
 /// A schedule with one setting of its knobs, to be tried.
 struct Candidate {

@@ -1,11 +1,13 @@
 // The child: the only place where Halide's compiler runs.
 #include "convsmith/error.h"
+#include "convsmith/file.h"
 #include "convsmith/npy.h"
 #include "generators/kernel_generator.h"
 #include "kernel_job.h"
 #include "library.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
+#include "spirv.h"
 #include "tools/support/process.h"
 #include "tools/tune/space.h"
 #include "workspace.h"
@@ -132,6 +134,11 @@ void estimate(Func f, const BufferSpec &spec) {
 KernelResult compile(const KernelJob &job) {
   Workload w = workload_of(job);
   const bool empty_batch = Problem::parse(job.problem).n == 0;
+  // Extensions, so that only kernels which need them ask a device for them.
+  if (w.target.has_feature(Target::OpenCL) && w.problem.type == Type::f16) w.target = w.target.with_feature(Target::CLHalf);
+  if (w.target.has_feature(Target::Vulkan) && w.problem.type == Type::f16) w.target = w.target.with_feature(Target::VulkanFloat16);
+  if (w.problem.type == Type::bf16 && (w.target.has_feature(Target::OpenCL) || w.target.has_feature(Target::Vulkan)))
+    throw Error(fmt::format("level {}: type=bf16: expected f32, f16 or u8s8: the compiler takes bf16 for f16 there, in \"{}\"", job.target, job.problem));
   w.target = w.target.with_feature(Target::UserContext).with_feature(Target::NoRuntime).with_feature(Target::NoBoundsQuery);
   const bool packs = is_packing(w.pass);
   const AutoschedulerParams scheduler = autoscheduler(job.schedule);
@@ -156,25 +163,37 @@ KernelResult compile(const KernelJob &job) {
   Module module = module_for(w);
   KernelResult r;
   r.sizes = run_time_sizes(w);
-  const Workspace workspace = workspace_of(module, w.problem, r.sizes);
+  // A device's memory is not the allocator's.
+  const bool on_device = w.target.has_gpu_feature();
+  const Workspace workspace = on_device ? Workspace{"0", "0"} : workspace_of(module, w.problem, r.sizes);
   // The C layer has checked what the generated assertions would, all but one: that memory was to be had. A kernel that
-  // asks for none goes without them, at a third of the size.
-  if (!job.assertions && workspace.serial == "0" && workspace.task == "0") {
+  // asks for none goes without them, at a third of the size. On a device they tell that it failed.
+  if (!job.assertions && !on_device && workspace.serial == "0" && workspace.task == "0") {
     w.target = w.target.with_feature(Target::NoAsserts);
     module = module_for(w);
   }
   for (auto &f : module.functions())
     if (f.linkage == LinkageType::ExternalPlusMetadata) f.linkage = LinkageType::ExternalPlusArgv;
   std::map<OutputFileType, std::string> files = {{OutputFileType::object, job.object}};
-  if (!job.assembly.empty()) files[OutputFileType::assembly] = job.assembly;
+  if (!job.assembly.empty()) files[on_device ? OutputFileType::device_code : OutputFileType::assembly] = job.assembly;
   if (!job.loop_nest.empty()) files[OutputFileType::stmt] = job.loop_nest;
+  if (w.target.has_feature(Target::Vulkan)) {
+    Buffer<> code = module.get_device_code_buffer();
+    if (code.defined()) compare_loops_signed(static_cast<std::uint8_t *>(code.data()), code.size_in_bytes());
+  }
   module.compile(files);
+  if (on_device && !job.assembly.empty()) {  // a text that ends in a zero
+    std::string text = read_file(job.assembly);
+    while (!text.empty() && text.back() == '\0') text.pop_back();
+    write_file(job.assembly, text);
+  }
 
   for (auto &spec : kernel_buffers(w, weight.defined())) r.arguments.push_back(described(spec, empty_batch));
   r.schedule = choice.schedule->name, r.version = choice.schedule->version, r.why = choice.why;
   if (!scheduler.name.empty()) r.schedule = scheduler.name, r.version = 0;
   r.knobs = choice.knobs.str(), r.panel = w.panel, r.quad = w.quad;
   r.outputs = output_count(w);
+  if (on_device) r.launches = launches_of(module);
   r.serial_bytes = workspace.serial, r.task_bytes = workspace.task;
   r.object_bytes = std::int64_t(std::filesystem::file_size(job.object));
   return r;
@@ -228,7 +247,7 @@ nlohmann::json answer(const nlohmann::json &request) {
     return proposals(r, workload_of(job));
   }
   if (what == "runtime") {
-    const Target t = parse_targets(std::string(request.at("target"))).at(0);
+    const Target t = target_for_all(parse_targets(std::string(request.at("target"))));
     compile_standalone_runtime(std::string(request.at("object")), t.with_feature(Target::UserContext));
     return nlohmann::json::object();
   }

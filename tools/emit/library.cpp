@@ -82,10 +82,16 @@ std::string tool_fingerprint() {
   return fingerprint;
 }
 
-// Halide's run-time as an object: the same for every library of a machine, so it is made once.
-std::string runtime_object(const std::string &target) {
+// Halide's run-time as an object: the same for every library of a machine, so it is made once. Where it serves devices, what it
+// asks of the environment it asks of the C layer.
+std::string runtime_object(const std::string &target, bool devices, const std::string &cc) {
   const std::string key = fmt::format("run-time | {} | halide {} | {}", target, halide_version(), tool_fingerprint());
-  return (Cache::of_user().get(key, [&](const fs::path &folder) { compile_runtime(target, (folder / "runtime.o").string()); }) / "runtime.o").string();
+  const auto make = [&](const fs::path &folder) {
+    const std::string object = (folder / "runtime.o").string();
+    compile_runtime(target, object);
+    if (devices) run_tool({tool_of(cc, "objcopy"), "--redefine-sym", "getenv=convsmith_getenv", object}, "the run-time of the devices");
+  };
+  return (Cache::of_user().get(key, make) / "runtime.o").string();
 }
 
 struct Job {
@@ -214,8 +220,15 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   const std::string layer = c_layer_object(o.cc, o.name, header, source);
   std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), layer};
   for (auto *list : {&jobs, &packing})
-    for (auto &j : *list) link.push_back(j.job.object);
-  link.push_back(runtime_object(baseline(targets[0])));
+    for (auto &j : *list) {
+      if (!device_interface(lib.levels[j.level]).empty())
+        run_tool({tool_of(o.cc, "objcopy"), "--redefine-sym", "halide_device_malloc=convsmith_device_malloc", j.job.object}, "a kernel for a device");
+      link.push_back(j.job.object);
+    }
+  std::string served = baseline(targets[0]);
+  for (auto &level : lib.levels)
+    if (!device_interface(level).empty()) served += "," + level;
+  link.push_back(runtime_object(served, served != baseline(targets[0]), o.cc));
   run_tool(link, "joining the objects");
   run_tool({tool_of(o.cc, "objcopy"), "--keep-global-symbols=" + at("symbols"), "--strip-unneeded", at(o.name + ".o")}, "hiding symbols");
   run_tool({tool_of(o.cc, "ar"), "rcsD", at(base), at(o.name + ".o")}, "the archive");

@@ -169,6 +169,23 @@ class Allocations : public Internal::IRVisitor {
   bool in_task_ = false;
 };
 
+// halide_API_run(module, name, blocks in x, y, z, threads in x, y, z, bytes of shared memory, …)
+class Launches : public Internal::IRVisitor {
+ public:
+  std::vector<KernelLaunch> found;
+
+ private:
+  using IRVisitor::visit;
+  void visit(const Internal::Call *op) override {
+    IRVisitor::visit(op);
+    if (op->name.size() < 4 || op->name.rfind("halide_", 0) || op->name.substr(op->name.size() - 4) != "_run" || op->args.size() < 9) return;
+    const auto *name = op->args[1].as<Internal::StringImm>();
+    const auto number = [&](size_t i) { return int(Internal::as_const_int(Internal::simplify(op->args[i])).value_or(-1)); };
+    const int x = number(5), y = number(6), z = number(7);
+    found.push_back({name ? name->value : "", x < 0 || y < 0 || z < 0 ? -1 : x * y * z, number(8)});
+  }
+};
+
 std::string text_of(const Expr &e, const std::map<std::string, int> &sizes) {
   if (const auto number = Internal::as_const_int(e)) return std::to_string(*number);
   return CText(sizes)(e);
@@ -181,6 +198,12 @@ Workspace workspace_of(const Module &module, const Problem &p, const std::vector
   for (const int size : sizes) named["size_" + size_name(p, size)] = size;
   const Allocations a(module, named);
   return {text_of(a.serial, named), text_of(a.task, named)};
+}
+
+std::vector<KernelLaunch> launches_of(const Module &module) {
+  Launches l;
+  for (const Internal::LoweredFunc &f : module.functions()) f.body.accept(&l);
+  return l.found;
 }
 
 }  // namespace convsmith

@@ -1,5 +1,6 @@
 // What a compiled function asks of the allocator.
 #pragma once
+#include "kernel_job.h"
 #include <string>
 #include <vector>
 #include "Halide.h"
@@ -15,5 +16,8 @@ struct Workspace {
 };
 /// Throws std::logic_error where an allocation has no bound.
 Workspace workspace_of(const Halide::Module &, const Problem &, const std::vector<int> &sizes);
+
+/// The kernels that a module starts on a device, in the order of the code.
+std::vector<KernelLaunch> launches_of(const Halide::Module &);
 
 }  // namespace convsmith

@@ -56,7 +56,7 @@ Tensor slice(const Tensor &t, std::int64_t from, std::int64_t to) {
 }  // namespace
 
 TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind kind, const std::map<std::string, Tensor> &filed, int threads)
-    : pass_(library.pass(kernel, pass_name(kind))) {
+    : library_(library), pass_(library.pass(kernel, pass_name(kind))) {
   for (int i = 0; i < library.table().pass_count; i++)
     if (kernel == library.table().passes[i].kernel && pass_.name() == library.table().passes[i].pass)
       table_ = &library.table().passes[i];
@@ -69,11 +69,11 @@ TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind
     if (packer && from != filed.end()) (*packer)({{"from", from->second.as(packer->make("from").type())}, {"weight", t}});
     else if (from != filed.end()) t.copy_from(from->second.as(t.type()));
     else if (i < pass_.arguments() - pass_.outputs() && is_float(t.type())) t.fill(0.0078125f);
-    tensors_.push_back(t), arguments_.push_back(t.c());
+    tensors_.push_back(library.uses_device() ? library.to_device(t) : t), arguments_.push_back(tensors_.back().c());
   }
   result_ = tensors_[size_t(pass_.arguments() - pass_.outputs())];
   const Tensor in_files(result_.shape());
-  if (kind != PassKind::weight_gradient || result_.fits(in_files.c())) return;
+  if (kind != PassKind::weight_gradient || result_.fits(in_files.c()) || result_.on_device()) return;
   // Less than some 30 us of copying is over before another thread has woken up.
   const bool small = result_.elements() < 128 * 1024;
   workers_ = std::make_unique<Workers>(small ? 1 : int(std::min<std::int64_t>(threads, result_.extent(0))));
@@ -89,11 +89,13 @@ TimedCall::~TimedCall() = default;
 void TimedCall::operator()() const {
   convsmith_error error;
   if (table_->run(arguments_.data(), &error) != CONVSMITH_OK) throw Error(fmt::format("{}: {}", pass_.title(), error.message));
+  if (result_.on_device()) library_.synchronize();
   if (slices_.size() == 1) slices_[0].first.copy_from(slices_[0].second);
   else if (workers_) workers_->run([&](int t) { slices_[size_t(t)].first.copy_from(slices_[size_t(t)].second); });
 }
 
 Tensor TimedCall::result() const {
+  if (result_.on_device()) library_.to_host(result_);
   Tensor t(result_.shape());
   t.copy_from(result_.as(CONVSMITH_F32));
   return t;

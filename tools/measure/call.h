@@ -22,7 +22,8 @@ class TimedCall {
   TimedCall(const TimedCall &) = delete;
   TimedCall &operator=(const TimedCall &) = delete;
 
-  /// Runs the pass and, for a weight gradient, brings the result into the order of files. Throws Error where it fails.
+  /// Runs the pass and, for a weight gradient on a processor, brings the result into the order of files. On a GPU the tensors
+  /// stay there, and the call waits until it is done. Throws Error where it fails.
   void operator()() const;
   /// In the order of files.
   Tensor result() const;
@@ -30,6 +31,7 @@ class TimedCall {
   void write_rest(const std::string &folder) const;
 
  private:
+  Library library_;
   Pass pass_;
   const convsmith_pass *table_ = nullptr;
   std::vector<Tensor> tensors_;

@@ -11,6 +11,8 @@ const double u = std::ldexp(1.0, -24);
 
 double logistic(double v) { return 1 / (1 + std::exp(-v)); }
 double normal_below(double v) { return 0.5 * std::erfc(-v * std::sqrt(0.5)); }
+// The share of e^v that a device adds to what the bounds count already.
+double off_by(double v, Exponential e) { return e == Exponential::vulkan ? 2 * u * (3 + 2 * std::abs(v)) : 0; }
 double normal_density(double v) { return std::exp(-0.5 * v * v) / std::sqrt(2 * M_PI); }
 
 }  // namespace
@@ -65,20 +67,25 @@ double steepness(const Activation &a) {
   }
 }
 
-double value_error(const Activation &a, double v) {
+double value_error(const Activation &a, double v, Exponential e) {
   const double size = std::abs(activated(a, v)), tiny = std::ldexp(1.0, -120);
   switch (a.kind) {
-    case Kind::sigmoid:
-    case Kind::tanh: return 8 * u * size + tiny;
-    case Kind::silu: return 10 * u * size + tiny * std::abs(v);
-    case Kind::gelu: return 8 * u * std::abs(v) + tiny;
+    case Kind::sigmoid: return (8 * u + off_by(v, e)) * size + tiny;
+    case Kind::tanh: return 8 * u * size + 2 * std::exp(-2 * std::abs(v)) * off_by(2 * v, e) + tiny;  // 1 - 2/(e^2v + 1)
+    case Kind::silu: return (10 * u + off_by(v, e)) * size + tiny * std::abs(v);
+    case Kind::gelu: return (8 * u + std::exp(-0.5 * v * v) * off_by(0.5 * v * v, e)) * std::abs(v) + tiny;
     default: return u * size;
   }
 }
 
-double slope_error(const Activation &a, double v) {
+double slope_error(const Activation &a, double v, Exponential e) {
   if (is_exact(a)) return 0;
-  return (a.kind == Kind::gelu ? 32 : 16) * u * (1 + std::abs(v));
+  const double far = std::abs(v), counted = (a.kind == Kind::gelu ? 32 : 16) * u * (1 + far);
+  switch (a.kind) {
+    case Kind::gelu: return counted + (1 + far) * std::exp(-0.5 * v * v) * off_by(0.5 * v * v, e);
+    case Kind::tanh: return counted + 4 * std::exp(-2 * far) * off_by(2 * v, e);
+    default: return counted + (1 + far) * std::exp(-far) * off_by(v, e);
+  }
 }
 
 double slope_change(const Activation &a, double v, double error) {

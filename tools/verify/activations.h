@@ -14,10 +14,13 @@ double slope_from_output(const Activation &, double y);
 bool is_exact(const Activation &);
 /// The largest slope.
 double steepness(const Activation &);
+/// How near a level's kernels compute e^v: to a few units, as the bounds below count, or as Vulkan asks of its drivers, to
+/// 3 + 2|v| units in the last place. Source: Vulkan Specification, "Precision of Individual Operations".
+enum class Exponential { few_units, vulkan };
 /// Of the computed value and slope at an exact pre-activation. With u = 2^-24: sigmoid 8u of the value, tanh 8u, silu 10u,
 /// gelu 2^-21 |pre|; slopes 16u (1 + |pre|), of gelu 32u (1 + |pre|). Clamping of exponents at 87 adds 2^-120.
-double value_error(const Activation &, double pre);
-double slope_error(const Activation &, double pre);
+double value_error(const Activation &, double pre, Exponential = Exponential::few_units);
+double slope_error(const Activation &, double pre, Exponential = Exponential::few_units);
 /// How far the slope may be off where the pre-activation is off by `error`: the jump of a kink within it counts whole.
 double slope_change(const Activation &, double pre, double error);
 

@@ -5,6 +5,7 @@
 #include "checker.h"
 #include "convsmith/error.h"
 #include "convsmith/npy.h"
+#include "schedules/levels.h"
 
 namespace convsmith {
 namespace {
@@ -53,7 +54,7 @@ template<class T> void Checker::check_floats(bool integers) {
       const Sum3<T> s = ref.y(i);
       const double pre = double(s.sum), value = activated(act, pre);
       // Of integers the sum is exact, and what the activation adds is its own.
-      const double error = (integers ? 0 : steepness(act) * bound_of(s)) + value_error(act, pre);
+      const double error = (integers ? 0 : steepness(act) * bound_of(s)) + value_error(act, pre, exponential_);
       Want want = stored(value, error, double(s.magnitude), type_, integers && is_exact(act));
       want.known &= !integers || double(s.magnitude) <= double(1 << 24);
       return want;
@@ -108,7 +109,7 @@ void Checker::check_activation_gradient(const Pass &pass, bool integers) {
   const auto at = dense<double>(given), d = dense<double>(dy);
   compare(pass.name(), dpre, 1, [&](std::int64_t i) {
     const double v = at[size_t(i)], g = d[size_t(i)], slope = from_pre ? activation_slope(act, v) : slope_from_output(act, v);
-    const double error = from_pre ? slope_error(act, v) : 4 * u * (1 + v * v);
+    const double error = from_pre ? slope_error(act, v, exponential_) : 4 * u * (1 + v * v);
     // The slope is a number of f32, or 0 or 1: one rounding.
     if (is_exact(act)) return stored(double(float(g) * float(slope)), 0, 0, type_, true);
     return stored(g * slope, std::abs(g) * (error + u * std::abs(slope)), 0, type_, false);
@@ -160,8 +161,8 @@ template<class T> void Checker::check_train_step(const Pass &pass, bool integers
   for (size_t i = 0; i < t.size(); i++) {
     const Sum3<T> s = ref.y(std::int64_t(i));
     const double pre = double(s.sum), off = bound_of(s), difference = activated(act, pre) - t[i];
-    const double error = steepness(act) * off + value_error(act, pre) + u * std::abs(difference);
-    const double slope = activation_slope(act, pre), slope_off = slope_change(act, pre, off) + slope_error(act, pre);
+    const double error = steepness(act) * off + value_error(act, pre, exponential_) + u * std::abs(difference);
+    const double slope = activation_slope(act, pre), slope_off = slope_change(act, pre, off) + slope_error(act, pre, exponential_);
     e[i] = T(difference * slope);
     whole &= double(e[i]) == difference * slope;
     e_error[i] = std::abs(difference) * slope_off + error * (std::abs(slope) + slope_off) + u * std::abs(difference * slope);
@@ -254,7 +255,7 @@ nlohmann::json certify(const Library &library, const std::vector<KernelRequest> 
     try {
       library.set_level(level);
     } catch (const Error &) {
-      held["not_run"] = "this processor lacks some of its instructions";
+      held["not_run"] = device_interface(level).empty() ? "this processor lacks some of its instructions" : "no such device was found";
       certificate["levels"].push_back(held);
       continue;
     }

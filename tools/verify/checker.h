@@ -1,5 +1,6 @@
 // What the checks of a kernel's passes share: data of a seed, calls, and the comparison with what must come.
 #pragma once
+#include "activations.h"
 #include <functional>
 #include <optional>
 #include <random>
@@ -61,6 +62,7 @@ class Checker {
   Problem p_;
   Shape sizes_;           // those that the kernel's problem leaves open
   convsmith_type type_;   // of tensors
+  Exponential exponential_;
   std::uint64_t seed_;
   std::int64_t most_products_, range_ = 1;
   std::mt19937_64 random_;

@@ -83,7 +83,7 @@ void Checker::check_quantised(bool powers_of_two) {
     const bool exact_pre = powers_of_two && std::abs(sum) < double(1 << 24) && !p_.residual;
     const double pre_error = exact_pre ? 0 : 4 * u * (std::abs(real) + std::abs(pre) + std::abs(pre - real));
     const double value = activated(p_.activation, pre);
-    const double error = steepness(p_.activation) * pre_error + value_error(p_.activation, pre);
+    const double error = steepness(p_.activation) * pre_error + value_error(p_.activation, pre, exponential_);
     const bool exact = exact_pre && is_exact(p_.activation) && p_.activation.kind != Activation::Kind::leaky_relu;
     if (!narrow) return Want{exact ? double(float(value)) : value, error, exact};
     const double steps = value / ys, off = exact && powers_of_two ? 0 : error / ys + 4 * u * std::abs(steps);

@@ -1,0 +1,50 @@
+// Loops over the free axes on a GPU: the register tile of a thread, the threads of a block, the grid.
+//
+//   tile    how much of each axis a thread holds in registers         (preset: 4 and 4 of the first two)
+//   thread  how many threads of a block lie along each axis; at most three axes have more than one
+//   chunk   how much of each axis of the reduction lies in shared memory at a time, both operands (0: all of it);
+//           -1 first: nothing is staged, and each thread reads memory by itself
+//   order   the axes of the reduction, innermost first               (preset 0,1,2,..)
+//   unroll  of the innermost loop of the reduction, where it divides it; as much of a staged operand is loaded at once
+//
+// A tile at the end of an axis is shifted inwards: an element may be computed twice, with the same bits.
+#pragma once
+#include "loops.h"
+
+namespace convsmith {
+
+/// The least that devices of an API have.
+struct Device {
+  int threads;  // of a block
+  int shared;   // bytes of a block
+};
+Device device(const Halide::Target &);
+
+/// One kernel: `store`, which is written to memory, from `sums`, one a residue.
+struct GpuKernel {
+  struct Part {
+    Halide::Func acc;
+    std::vector<Reduced> red;  // innermost first
+    std::vector<int> extent;   // of each
+    bool even = true;          // no guard within them
+  };
+  Halide::Func store;
+  std::vector<Axis> free;
+  std::vector<Part> sums;
+  Halide::Func vec, bcast;  // staged in shared memory where the knob chunk says so
+  int dense = 0;            // the axis of free that is contiguous in memory
+};
+void schedule_kernel(GpuKernel &, const Knobs &);
+
+/// One thread an element of every stage of a Func, sums being its own.
+void schedule_elements(Halide::Func);
+
+/// tile, thread, chunk, order and unroll for the axes of a reduction.
+std::vector<Knob> gpu_knobs(const Stages &, const Workload &);
+/// Presets of chunk and unroll, those of the other knobs being set: the largest chunk that shared memory holds, where the
+/// results of a block are many enough to read each operand often.
+void preset_chunks(std::vector<Knob> &, const Stages &, const Workload &);
+/// Refuses blocks that no device need have threads, registers or shared memory for.
+std::string gpu_conflict(const Stages &, const Knobs &, const Workload &);
+
+}  // namespace convsmith

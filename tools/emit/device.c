@@ -1,0 +1,200 @@
+
+/* ---- Devices: the levels that run on a GPU ---- */
+
+extern int halide_device_malloc(void *call, halide_buffer *buffer, const void *interface);
+extern int halide_device_free(void *call, halide_buffer *buffer);
+extern int halide_copy_to_host(void *call, halide_buffer *buffer);
+extern int halide_copy_to_device(void *call, halide_buffer *buffer, const void *interface);
+extern int halide_device_sync_global(void *call, const void *interface);
+
+enum { HOST_DIRTY = 1, DEVICE_DIRTY = 2 }; /* of a buffer's flags */
+
+/* In place of halide_device_malloc(), also in the kernels: by whole multiples of 256 bytes. Halide's Vulkan run-time cuts pieces
+   of other sizes from its blocks that are shorter than was asked for, and what is written past their end is lost. */
+int convsmith_device_malloc(void *call, halide_buffer *buffer, const void *interface);
+int convsmith_device_malloc(void *call, halide_buffer *buffer, const void *interface) {
+  int64_t last = 0;
+  halide_buffer whole = *buffer;
+  halide_dim dim = {0, 0, 1, 0};
+  int i, code;
+  if (buffer->device) return 0;
+  for (i = 0; i < buffer->dimensions; i++) last += (int64_t)buffer->dim[i].stride * (buffer->dim[i].extent - 1);
+  last = ((last + 1) * (buffer->type_bits / 8) + 255) / 256 * 256;
+  if (last > INT32_MAX) return halide_device_malloc(call, buffer, interface);
+  dim.extent = (int32_t)last;
+  whole.type_code = 1, whole.type_bits = 8, whole.dimensions = 1, whole.dim = &dim;
+  code = halide_device_malloc(call, &whole, interface);
+  buffer->device = whole.device, buffer->device_interface = whole.device_interface;
+  return code;
+}
+
+/* What a tensor's `device` points at. */
+typedef struct {
+  halide_buffer buffer;
+  halide_dim dim[CONVSMITH_MAX_RANK];
+} device_tensor;
+
+static convsmith_copies the_copies;
+
+static void count_copy(int64_t *counter, const convsmith_tensor *t) {
+  __atomic_fetch_add(counter, elements_of(t) * (type_bits[t->type] / 8), __ATOMIC_RELAXED);
+}
+
+/* Whether a device of the level's kind is there: asked once, as it loads a driver. */
+static int has_device(int32_t level) {
+  static int8_t answers[DEVICES]; /* 1: there is none, 2: there is one */
+  int8_t answer = __atomic_load_n(&answers[level], __ATOMIC_ACQUIRE);
+  if (!answer) {
+    uint8_t byte = 0;
+    halide_dim dim = {0, 1, 1, 0};
+    halide_buffer b;
+    call_state state = {NULL, 0, 0};
+    memset(&b, 0, sizeof b);
+    b.host = &byte, b.type_code = 1, b.type_bits = 8, b.type_lanes = 1, b.dimensions = 1, b.dim = &dim;
+    answer = halide_device_malloc(&state, &b, device_interface[level]()) == 0 ? 2 : 1;
+    if (b.device) halide_device_free(&state, &b);
+    __atomic_store_n(&answers[level], answer, __ATOMIC_RELEASE);
+  }
+  return answer == 2;
+}
+
+/* A failure that Halide may have told about, or not. */
+static convsmith_status device_failed(const char *what, int code, const call_state *state, convsmith_error *error) {
+  if (code == OUT_OF_DEVICE_MEMORY) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory on the device", what);
+  if (!state->reported) return fail(error, CONVSMITH_FAILED, "%s: the device's run-time returned %d", what, code);
+  return CONVSMITH_FAILED;
+}
+
+/* What only a device asks of a tensor. */
+static convsmith_status check_for_device(const char *who, const char *name, int32_t level, const convsmith_tensor *t,
+                                         convsmith_error *error) {
+  const device_tensor *d = (const device_tensor *)t->device;
+  int i;
+  if (d && (level >= DEVICES || d->buffer.device_interface != device_interface[level]()))
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: is on another device than that of level %s", who, name, level_names[level]);
+  for (i = 0; i < t->rank; i++)
+    if (level < DEVICES && t->extent[i] > 1 && t->stride[i] < 0)
+      return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected no negative stride on a device, got %lld", who, name, i,
+                  (long long)t->stride[i]);
+  return CONVSMITH_OK;
+}
+
+/* Tensors that are not on the device are copied there, or back, by the call. */
+static convsmith_status check_devices(const pass_spec *p, int32_t level, const convsmith_tensor *tensors, convsmith_error *error) {
+  convsmith_status status = CONVSMITH_OK;
+  int i;
+  for (i = 0; i < p->arguments && status == CONVSMITH_OK; i++)
+    status = check_for_device(p->function, p->argument[i].name, level, &tensors[i], error);
+  return status;
+}
+
+static int call_on_device(const pass_spec *p, int32_t level, const convsmith_tensor *tensors, void **arguments,
+                          halide_buffer *buffers, call_state *state) {
+  const int inputs = p->arguments - p->outputs;
+  int i, code = 0, freed;
+  for (i = 0; i < p->arguments; i++) {
+    const device_tensor *d = (const device_tensor *)tensors[i].device;
+    if (d) buffers[i].device = d->buffer.device, buffers[i].device_interface = d->buffer.device_interface;
+    else if (code == 0) code = convsmith_device_malloc(state, &buffers[i], device_interface[level]());
+    if (!d && i < inputs) buffers[i].flags |= HOST_DIRTY, count_copy(&the_copies.to_device, &tensors[i]);
+  }
+  if (code == 0) code = p->kernel[level](arguments);
+  for (i = inputs; i < p->arguments && code == 0; i++) {
+    if (tensors[i].device) continue;
+    code = halide_copy_to_host(state, &buffers[i]);
+    count_copy(&the_copies.to_host, &tensors[i]);
+  }
+  for (i = 0; i < p->arguments; i++) {
+    freed = buffers[i].device && !tensors[i].device ? halide_device_free(state, &buffers[i]) : 0;
+    if (code == 0) code = freed;
+  }
+  return code;
+}
+
+static convsmith_status tensor_to_device(convsmith_tensor *t, convsmith_error *error) {
+  const int32_t level = chosen_level();
+  call_state state = {error, 0, 0};
+  device_tensor *d;
+  convsmith_status status;
+  int i, code = 0;
+  if (level >= DEVICES) return fail(error, CONVSMITH_UNSUPPORTED, "to_device: the level in use, %s, is not a device's",
+                                    level < LEVELS ? level_names[level] : "none");
+  if (!t || t->type < 0 || t->type > 5 || t->rank < 0 || t->rank > CONVSMITH_MAX_RANK || elements_of(t) < 1)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "to_device: expected a tensor of at least one element");
+  status = check_for_device("to_device", "the tensor", level, t, error);
+  if (status != CONVSMITH_OK) return status;
+  d = (device_tensor *)t->device;
+  if (!d) {
+    d = (device_tensor *)calloc(1, sizeof *d);
+    if (!d) return fail(error, CONVSMITH_OUT_OF_MEMORY, "to_device: out of memory");
+    d->buffer.type_code = type_codes[t->type], d->buffer.type_bits = type_bits[t->type], d->buffer.type_lanes = 1;
+    d->buffer.dimensions = t->rank, d->buffer.dim = d->dim;
+    for (i = 0; i < t->rank; i++) {
+      if (t->extent[i] > INT32_MAX || t->stride[i] > INT32_MAX) code = OUT_OF_DEVICE_MEMORY;
+      d->dim[i].extent = (int32_t)t->extent[i], d->dim[i].stride = t->extent[i] > 1 ? (int32_t)t->stride[i] : 1;
+    }
+    d->buffer.host = (uint8_t *)t->data;
+    if (code == 0) code = convsmith_device_malloc(&state, &d->buffer, device_interface[level]());
+    if (code != 0) {
+      free(d);
+      return device_failed("to_device", code, &state, error);
+    }
+    t->device = d;
+  }
+  if (!t->data) return CONVSMITH_OK;
+  d->buffer.host = (uint8_t *)t->data, d->buffer.flags = HOST_DIRTY;
+  code = halide_copy_to_device(&state, &d->buffer, device_interface[level]());
+  if (code != 0) return device_failed("to_device", code, &state, error);
+  count_copy(&the_copies.to_device, t);
+  return CONVSMITH_OK;
+}
+
+static convsmith_status tensor_to_host(const convsmith_tensor *t, convsmith_error *error) {
+  call_state state = {error, 0, 0};
+  device_tensor *d = t ? (device_tensor *)t->device : NULL;
+  int code;
+  if (!d || !t->data) return fail(error, CONVSMITH_BAD_ARGUMENT, "to_host: expected a tensor on a device, with data to copy it to");
+  d->buffer.host = (uint8_t *)t->data, d->buffer.flags = DEVICE_DIRTY;
+  code = halide_copy_to_host(&state, &d->buffer);
+  if (code != 0) return device_failed("to_host", code, &state, error);
+  count_copy(&the_copies.to_host, t);
+  return CONVSMITH_OK;
+}
+
+static void release_tensor(convsmith_tensor *t) {
+  call_state state = {NULL, 0, 0};
+  device_tensor *d = t ? (device_tensor *)t->device : NULL;
+  if (!d) return;
+  halide_device_free(&state, &d->buffer);
+  free(d);
+  t->device = NULL;
+}
+
+static convsmith_status synchronize(convsmith_error *error) {
+  const int32_t level = chosen_level();
+  call_state state = {error, 0, 0};
+  const int code = level < DEVICES ? halide_device_sync_global(&state, device_interface[level]()) : 0;
+  return code == 0 ? CONVSMITH_OK : device_failed("synchronize", code, &state, error);
+}
+
+static convsmith_copies copies_so_far(void) {
+  convsmith_copies c;
+  c.to_device = __atomic_load_n(&the_copies.to_device, __ATOMIC_RELAXED);
+  c.to_host = __atomic_load_n(&the_copies.to_host, __ATOMIC_RELAXED);
+  return c;
+}
+
+static const convsmith_device the_device = {DEVICES, tensor_to_device, tensor_to_host, release_tensor, synchronize, copies_so_far};
+
+/* In place of getenv() in Halide's run-time. Its Vulkan part takes its settings from the environment alone, and by default hands
+   out pieces of one block that are not aligned as some devices need: kernels then read wrong numbers and nobody notices. */
+extern char *convsmith_getenv(const char *name);
+char *convsmith_getenv(const char *name) {
+  static char allocation[] = "0:32:0:0:256";
+  char *value = getenv(name);
+  return value || strcmp(name, "HL_VK_ALLOC_CONFIG") ? value : allocation;
+}
+
+/* In place of Halide's: a library does not print. */
+void halide_print(void *call, const char *message);
+void halide_print(void *call, const char *message) { (void)call, (void)message; }
