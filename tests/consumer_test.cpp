@@ -67,6 +67,14 @@ TEST(Consumer, LearnsTheEdgeKernelInPlainC) {
                           "step 6, loss 0.712", "step 8, loss 0.234", "step 10, loss 0.086", "0.9558 -1.0140"));
 }
 
+TEST(Consumer, KeepsTensorsOnTheDevice) {
+  const TestFolder folder;
+  const Emitted photo = emitted("photo", {kernel("blur", "forward", "in=6x8 kernel=3 pad=1")}, "opencl,x86-64");
+  output_of({"cc", "-std=gnu99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c", photo.file(".c"), "-o", folder / "c_layer.o"});
+  EXPECT_THAT(lines_of(output_of({compiled(folder, consumer_source("device.c"), {photo})})),
+              ElementsAre("opencl", "420 bytes there, 192 back", "243 81"));
+}
+
 // Errors, allocators and threads of one are not those of another.
 TEST(Consumer, TwoLibrariesBesideTheHostsOwnHalide) {
   const TestFolder folder;

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <cstdlib>
+#include <iostream>
+#include <random>
 #include "convsmith/error.h"
 #include "convsmith/file.h"
 #include "edge_data.h"
 #include "emitted.h"
+#include "random_problem.h"
 #include "tools/measure/ptx.h"
 #include "tools/support/temporary_folder.h"
 #include "tools/verify/gate.h"
@@ -107,6 +110,23 @@ TEST_P(Gpu, EverySchedule) {
 }
 
 TEST_P(Gpu, KnobsAtTheirExtremes) { hold({"ic=16 oc=20 in=9x11 kernel=3x2 stride=1x2 pad=1"}, true, true); }
+
+// $CONVSMITH_GPU_PROBLEMS of them; types that a level does not take are tried by the tests above.
+TEST_P(Gpu, RandomProblems) {
+  const char *count = std::getenv("CONVSMITH_GPU_PROBLEMS");
+  std::cout << fmt::format("CONVSMITH_SEED={}\n", test_seed()) << std::flush;
+  std::mt19937_64 random(test_seed());
+  GateOptions o;
+  o.target = GetParam(), o.every_schedule = false, o.seed = test_seed(), o.most_products = 1'000'000;
+  for (int left = count ? std::atoi(count) : 5; left > 0;) {
+    const Problem p = random_problem(random);
+    if (p.type == Type::bf16 || (p.type == Type::f16 && o.target == "opencl")) continue;
+    left--;
+    try {
+      gate(p, o);
+    } catch (const std::exception &e) { ADD_FAILURE() << p.str() << ": " << e.what(); }
+  }
+}
 
 std::vector<KernelRequest> edge_kernels() {
   return {kernel("edge", "forward,train_step", "in=6x8 kernel=1x2"), kernel("pair", "forward", "in=6x7 kernel=1x2")};

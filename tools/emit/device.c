@@ -79,7 +79,6 @@ static convsmith_status check_for_device(const char *who, const char *name, int3
   return CONVSMITH_OK;
 }
 
-/* Tensors that are not on the device are copied there, or back, by the call. */
 static convsmith_status check_devices(const pass_spec *p, int32_t level, const convsmith_tensor *tensors, convsmith_error *error) {
   convsmith_status status = CONVSMITH_OK;
   int i;
@@ -88,6 +87,7 @@ static convsmith_status check_devices(const pass_spec *p, int32_t level, const c
   return status;
 }
 
+/* Tensors that are not on the device are copied there, or back, by the call. */
 static int call_on_device(const pass_spec *p, int32_t level, const convsmith_tensor *tensors, void **arguments,
                           halide_buffer *buffers, call_state *state) {
   const int inputs = p->arguments - p->outputs;
