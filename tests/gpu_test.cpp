@@ -206,6 +206,15 @@ TEST_P(Gpu, RefusesWhatItCannotDo) {
   EXPECT_NE(call.run(), CONVSMITH_OK);
   EXPECT_THAT(call.error.message, HasSubstr("stride"));
   EXPECT_THAT(message_of([&] { library.to_host(x); }), HasSubstr("expected a tensor on a device"));
+
+  // Rows further apart than the tensor on the device has them.
+  Call apart(library, "edge", "forward");
+  convsmith_tensor &rows = apart["x"];
+  ASSERT_EQ(library.table().device->to_device(&rows, &apart.error), CONVSMITH_OK) << apart.error.message;
+  rows.stride[0] *= 2, rows.stride[1] *= 2, rows.stride[2] *= 2;
+  EXPECT_EQ(apart.run(), CONVSMITH_BAD_ARGUMENT);
+  EXPECT_THAT(apart.error.message, HasSubstr("x: expected at most the 48 elements that it was put on the device with, got 88"));
+  library.table().device->release(&rows);
 }
 
 TEST_P(Gpu, SaysWhereMemoryIsShort) {

@@ -13,15 +13,15 @@ enum { HOST_DIRTY = 1, DEVICE_DIRTY = 2 }; /* of a buffer's flags */
    of other sizes from its blocks that are shorter than was asked for, and what is written past their end is lost. */
 int convsmith_device_malloc(void *call, halide_buffer *buffer, const void *interface);
 int convsmith_device_malloc(void *call, halide_buffer *buffer, const void *interface) {
-  int64_t last = 0;
+  int64_t bytes = 1;
   halide_buffer whole = *buffer;
   halide_dim dim = {0, 0, 1, 0};
   int i, code;
   if (buffer->device) return 0;
-  for (i = 0; i < buffer->dimensions; i++) last += (int64_t)buffer->dim[i].stride * (buffer->dim[i].extent - 1);
-  last = ((last + 1) * (buffer->type_bits / 8) + 255) / 256 * 256;
-  if (last > INT32_MAX) return halide_device_malloc(call, buffer, interface);
-  dim.extent = (int32_t)last;
+  for (i = 0; i < buffer->dimensions; i++) bytes += (int64_t)buffer->dim[i].stride * (buffer->dim[i].extent - 1);
+  bytes = (bytes * (buffer->type_bits / 8) + 255) / 256 * 256;
+  if (bytes > INT32_MAX) return halide_device_malloc(call, buffer, interface);
+  dim.extent = (int32_t)bytes;
   whole.type_code = 1, whole.type_bits = 8, whole.dimensions = 1, whole.dim = &dim;
   code = halide_device_malloc(call, &whole, interface);
   buffer->device = whole.device, buffer->device_interface = whole.device_interface;
@@ -32,7 +32,20 @@ int convsmith_device_malloc(void *call, halide_buffer *buffer, const void *inter
 typedef struct {
   halide_buffer buffer;
   halide_dim dim[CONVSMITH_MAX_RANK];
+  int64_t span; /* elements from the first to the last, for which there is room */
 } device_tensor;
+
+/* INT64_MAX: more than Halide can address. */
+static int64_t span_of(const convsmith_tensor *t) {
+  int64_t span = 1;
+  int i;
+  for (i = 0; i < t->rank; i++) {
+    if (t->extent[i] <= 1) continue;
+    if (t->extent[i] > INT32_MAX || t->stride[i] > INT32_MAX || span > INT64_MAX / 4) return INT64_MAX;
+    span += t->stride[i] * (t->extent[i] - 1);
+  }
+  return span;
+}
 
 static convsmith_copies the_copies;
 
@@ -76,6 +89,9 @@ static convsmith_status check_for_device(const char *who, const char *name, int3
     if (level < DEVICES && t->extent[i] > 1 && t->stride[i] < 0)
       return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected no negative stride on a device, got %lld", who, name, i,
                   (long long)t->stride[i]);
+  if (d && span_of(t) > d->span * d->buffer.type_bits / type_bits[t->type])
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: expected at most the %lld elements that it was put on the device with, got %lld",
+                who, name, (long long)d->span, (long long)span_of(t));
   return CONVSMITH_OK;
 }
 
@@ -129,11 +145,11 @@ static convsmith_status tensor_to_device(convsmith_tensor *t, convsmith_error *e
     if (!d) return fail(error, CONVSMITH_OUT_OF_MEMORY, "to_device: out of memory");
     d->buffer.type_code = type_codes[t->type], d->buffer.type_bits = type_bits[t->type], d->buffer.type_lanes = 1;
     d->buffer.dimensions = t->rank, d->buffer.dim = d->dim;
+    d->buffer.host = (uint8_t *)t->data, d->span = span_of(t);
+    if (d->span > INT64_MAX / 64) code = OUT_OF_DEVICE_MEMORY;
     for (i = 0; i < t->rank; i++) {
-      if (t->extent[i] > INT32_MAX || t->stride[i] > INT32_MAX) code = OUT_OF_DEVICE_MEMORY;
       d->dim[i].extent = (int32_t)t->extent[i], d->dim[i].stride = t->extent[i] > 1 ? (int32_t)t->stride[i] : 1;
     }
-    d->buffer.host = (uint8_t *)t->data;
     if (code == 0) code = convsmith_device_malloc(&state, &d->buffer, device_interface[level]());
     if (code != 0) {
       free(d);
