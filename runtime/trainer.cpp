@@ -54,7 +54,9 @@ TrainResult train(Conv &layer, const Tensor &x, const Tensor &target, const Trai
   check_finite(target, "the target");
 
   Sgd optimiser(options.rate, options.momentum);
-  const Tensor input = layer.forward_pass().fit("x", x);
+  const Tensor fitted_x = layer.forward_pass().fit("x", x);
+  // On a GPU, x is copied there once.
+  const Tensor input = layer.library().uses_device() ? layer.library().to_device(fitted_x) : fitted_x;
   const Tensor y = layer.make_output(input), dy = y.clone().as(CONVSMITH_F32);
   const Tensor fitted = layer.forward_pass().fit("y", target);
   const Tensor wanted = y.type() == CONVSMITH_F32 ? fitted : target.as(CONVSMITH_F32).ordered_like(dy.c());

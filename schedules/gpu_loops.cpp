@@ -1,6 +1,8 @@
 #include "gpu_loops.h"
+#include "bounds.h"
 #include <algorithm>
 #include <fmt/format.h>
+#include <sstream>
 
 using namespace Halide;
 
@@ -210,31 +212,31 @@ int summed(const Stages &s, const Knobs &k, size_t i) {
   return cut ? std::min(cut, extent) : extent;
 }
 
-// What a block holds in shared memory: the sums, and what Halide says that a chunk of them reads of both operands.
+// What a block holds in shared memory: the sums, and what a chunk of them reads of both operands.
 std::int64_t shared_bytes(const Stages &s, const Knobs &k, const GpuLoops &l) {
   std::int64_t all = 0;
   for (auto &sum : s.sums) {
-    Internal::Scope<Internal::Interval> scope;
+    std::map<std::string, int> extents;
     std::int64_t bytes = sum.acc.type().bytes();
-    for (size_t a = 0; a < s.free.size(); a++) {
-      const int extent = l.tile_extent[a] * l.threads[a];
-      scope.push(s.free[a].var.name(), {0, extent - 1});
-      bytes *= extent;
-    }
-    for (size_t i = 0; i < sum.extent.size(); i++)
-      scope.push(sum.red[int(i)].name(), {0, chunk_of(k, i, summed(s, k, i)) - 1});
+    for (size_t a = 0; a < s.free.size(); a++)
+      bytes *= extents[s.free[a].var.name()] = l.tile_extent[a] * l.threads[a];
+    for (size_t i = 0; i < sum.extent.size(); i++) extents[sum.red[int(i)].name()] = chunk_of(k, i, summed(s, k, i));
     all += bytes;
     for (const Func &operand : {s.vec, s.bcast}) {
-      const Internal::Box box = Internal::box_required(sum.acc.update_value(0), operand.name(), scope);
+      const auto region = region_read(sum.acc.update_value(0), operand, extents);
+      if (!region) return std::int64_t(1) << 40;
       bytes = operand.type().bytes();
-      for (size_t d = 0; d < box.size(); d++) {
-        const auto extent = Internal::as_const_int(Internal::simplify(box[d].max - box[d].min + 1));
-        bytes *= extent ? d == 0 ? (*extent + 3) / 4 * 4 : *extent : 1 << 20;
-      }
+      for (size_t d = 0; d < region->size(); d++) bytes *= d == 0 ? ((*region)[d] + 3) / 4 * 4 : (*region)[d];
       all += bytes;
     }
   }
   return all;
+}
+
+std::string text_of(const Expr &e) {
+  std::ostringstream text;
+  text << e;
+  return text.str();
 }
 
 // The best of up to `most` pieces of an axis: full blocks, and many.
@@ -303,8 +305,7 @@ void schedule_elements(Func f) {
       for (auto &r : f.rvars(u)) inner.push_back(r);
     std::vector<Var> axes;
     for (size_t a = 0; a < f.args().size(); a++) {
-      const auto *v = u < 0 ? nullptr : f.update_args(u)[a].as<Internal::Variable>();
-      if (u < 0 || (v && v->name == f.args()[a].name())) axes.push_back(f.args()[a]);
+      if (u < 0 || text_of(f.update_args(u)[a]) == f.args()[a].name()) axes.push_back(f.args()[a]);
     }
     if (axes.empty()) {
       stage.gpu_single_thread();

@@ -29,6 +29,7 @@ class Conv {
 
   const Problem &problem() const { return problem_; }
   const Pass &forward_pass() const { return forward_; }
+  const Library &library() const { return library_; }
   /// False where the weights are constants in the code: then only `forward` works.
   bool has_weight() const { return weight_.value.defined(); }
   bool has_bias() const { return bias_.value.defined(); }

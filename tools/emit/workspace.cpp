@@ -1,4 +1,4 @@
-// The one file that looks inside Halide: the allocations of a lowered module.
+// Looks inside Halide: the allocations of a lowered module, and the kernels that it starts on a device.
 #include "workspace.h"
 #include <map>
 #include <optional>
