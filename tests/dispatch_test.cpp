@@ -120,11 +120,20 @@ TEST(Levels, EveryOneIsExactOnIntegers) {
 TEST(Levels, RefusesWhatIsNoLevel) {
   const Library library = demo().open();
   convsmith_error error{};
-  for (const std::int32_t level : {-1, 4, INT32_MAX}) {
+  for (const std::int32_t level : {-2, 4, INT32_MAX}) {
     EXPECT_EQ(library.table().set_level(level, &error), CONVSMITH_BAD_ARGUMENT);
     EXPECT_EQ(error.message, "level: expected 0 to 3, got " + std::to_string(level));
     EXPECT_EQ(library.table().set_level(level, nullptr), CONVSMITH_BAD_ARGUMENT);
   }
+}
+
+TEST(Levels, AnyIsTheFirstThatTheProcessorHas) {
+  const Library library = demo().open();
+  const std::string best = library.level();
+  library.set_level("x86-64");
+  EXPECT_EQ(library.level(), "x86-64");
+  library.set_level("any");
+  EXPECT_EQ(library.level(), best);
 }
 
 #endif
