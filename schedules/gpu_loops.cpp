@@ -191,7 +191,7 @@ void sum_by_chunks(GpuKernel &g, const GpuKernel::Part &sum, const Knobs &k, con
   part.compute_at(acc, m.thread[0].var);
   GpuKernel from = g;
   const LoopLevel chunk(acc, outer[0].rvar);
-  from.vec = staged(g.vec, part, chunk, l, (l.tile_extent[0] * l.threads[0]) % 4 == 0);
+  from.vec = staged(g.vec, part, chunk, l, g.vectors && (l.tile_extent[0] * l.threads[0]) % 4 == 0);
   from.bcast = staged(g.bcast, part, chunk, l, false);
   keep_in_registers(part, inner, from, k, l, inner_extent, true);
 }
@@ -258,6 +258,8 @@ Device device(const Target &t) {
   return {256, 32 * 1024};
 }
 
+bool reads_vectors(const Target &t) { return t.has_feature(Target::CUDA); }
+
 void schedule_kernel(GpuKernel &g, const Knobs &k) {
   GpuLoops l = plan(g.free, k);
   split(Stage(g.store), g.free, l, true);
@@ -266,7 +268,8 @@ void schedule_kernel(GpuKernel &g, const Knobs &k) {
   g.store.reorder(join(join(l.tile, l.residue, l.thread), l.block));
   int vector = -1;
   const Axis &dense = g.free[size_t(g.dense)];
-  if (dense.known && dense.period == 1 && l.tile_extent[size_t(g.dense)] > 1) {
+  // The tile lies along axis 0 in registers: along another it is read with a stride.
+  if (dense.known && dense.period == 1 && l.tile_extent[size_t(g.dense)] > 1 && (g.dense == 0 || g.vectors)) {
     vector = 0;
     for (int a = 0; a < g.dense; a++) vector += l.tile_extent[size_t(a)] > 1;
   }

@@ -33,8 +33,11 @@ struct GpuKernel {
   std::vector<Part> sums;
   Halide::Func vec, bcast;  // staged in shared memory where the knob chunk says so
   int dense = 0;            // the axis of free that is contiguous in memory
+  bool vectors = false;     // vectors may be read with any stride
 };
 void schedule_kernel(GpuKernel &, const Knobs &);
+/// With CUDA. OpenCL and Vulkan have no vectors of the widths that Halide loads for a stride of three.
+bool reads_vectors(const Halide::Target &);
 
 /// One thread an element of every stage of a Func, sums being its own.
 void schedule_elements(Halide::Func);

@@ -55,11 +55,11 @@ std::string conflict(const Stages &s, const Knobs &k, const Workload &w) {
   return whole ? "cut=0 for every axis: expected at least one axis of the reduction to be cut" : gpu_conflict(s, k, w);
 }
 
-void apply(Stages &s, const Knobs &k, const Workload &) {
+void apply(Stages &s, const Knobs &k, const Workload &w) {
   Func acc = s.sums[0].acc;
   const RDom red = s.sums[0].red;
   std::vector<std::pair<RVar, Var>> slices;
-  GpuKernel first{{}, s.free, {{}}, s.vec, s.bcast, 0}, second{s.out, s.free, {{acc, {}, {}}}, s.vec, s.bcast, s.dense};
+  GpuKernel first{{}, s.free, {{}}, s.vec, s.bcast, 0, reads_vectors(w.target)}, second{s.out, s.free, {{acc, {}, {}}}, s.vec, s.bcast, s.dense};
   GpuKernel::Part &part = first.sums[0];
   for (int i = 0; i < red.dimensions(); i++) {
     const int extent = s.sums[0].extent[size_t(i)], cut = std::min(k.get("cut", size_t(i), 0), extent);
@@ -81,7 +81,9 @@ void apply(Stages &s, const Knobs &k, const Workload &) {
   }
   part.acc = acc.update(0).rfactor(slices);
   first.store = part.acc.in(acc);
-  first.store.compute_root();
+  std::vector<Var> memory;
+  for (auto &axis : first.free) memory.push_back(axis.var);
+  first.store.compute_root().reorder_storage(memory);
   schedule_kernel(first, k);
   schedule_kernel(second, Knobs::parse("thread=32,4 unroll=1"));
 }

@@ -1,4 +1,5 @@
-// The comparison that ends a loop of Halide's SPIR-V, and nothing else, becomes a signed one.
+// The comparison that ends a loop of Halide's SPIR-V becomes a signed one, its shifts of signed numbers arithmetic, and nothing
+// else changes.
 #include "tools/emit/spirv.h"
 #include <gtest/gtest.h>
 #include <vector>
@@ -21,7 +22,7 @@ std::vector<std::uint32_t> joined(const std::vector<std::vector<std::uint32_t>> 
 }
 
 int changed(std::vector<std::uint32_t> &words) {
-  return compare_loops_signed(reinterpret_cast<std::uint8_t *>(words.data()), 4 * words.size());
+  return mend_spirv(reinterpret_cast<std::uint8_t *>(words.data()), 4 * words.size());
 }
 
 TEST(Spirv, LoopsAreComparedSigned) {
@@ -33,12 +34,21 @@ TEST(Spirv, LoopsAreComparedSigned) {
   EXPECT_EQ(changed(two), 0);
 }
 
+TEST(Spirv, SignedNumbersAreShiftedSigned) {
+  // int and uint of 32 bits, and a vector of two of each, with their identifiers.
+  const std::vector<std::uint32_t> types = {4u << 16 | 21, 1, 32, 1, 4u << 16 | 21, 2, 32, 0, 4u << 16 | 23, 3, 1, 2, 4u << 16 | 23, 4, 2, 2};
+  const auto shift = [](std::uint32_t type, std::uint32_t opcode) { return std::vector<std::uint32_t>{5u << 16 | opcode, type, 20, 21, 22}; };
+  std::vector<std::uint32_t> words = joined({header, types, shift(1, 194), shift(2, 194), shift(3, 194), shift(4, 194), end});
+  EXPECT_EQ(changed(words), 2);
+  EXPECT_EQ(words, joined({header, types, shift(1, 195), shift(2, 194), shift(3, 195), shift(4, 194), end}));
+}
+
 TEST(Spirv, WhatIsNoModuleIsLeftAlone) {
   std::vector<std::uint32_t> none = joined({loop, other}), torn = joined({header, {0}, loop}), before = torn;
   EXPECT_EQ(changed(none), 0);
   EXPECT_EQ(changed(torn), 0);
   EXPECT_EQ(torn, before);
-  EXPECT_EQ(compare_loops_signed(nullptr, 0), 0);
+  EXPECT_EQ(mend_spirv(nullptr, 0), 0);
 }
 
 }  // namespace

@@ -179,7 +179,7 @@ KernelResult compile(const KernelJob &job) {
   if (!job.loop_nest.empty()) files[OutputFileType::stmt] = job.loop_nest;
   if (w.target.has_feature(Target::Vulkan)) {
     Buffer<> code = module.get_device_code_buffer();
-    if (code.defined()) compare_loops_signed(static_cast<std::uint8_t *>(code.data()), code.size_in_bytes());
+    if (code.defined()) mend_spirv(static_cast<std::uint8_t *>(code.data()), code.size_in_bytes());
   }
   module.compile(files);
   if (on_device && !job.assembly.empty()) {  // a text that ends in a zero
