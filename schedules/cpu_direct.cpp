@@ -9,9 +9,7 @@ namespace {
 
 // Residues of a strided gradient are unrolled around the tile: past 64 the code grows out of hand.
 bool supports(const Stages &s, const Workload &w) {
-  std::int64_t residues = 1;
-  for (auto &a : s.free) residues = std::min<std::int64_t>(residues * a.period, 1 << 20);
-  return !s.sums.empty() && residues <= 64 && !w.target.has_gpu_feature();
+  return !s.sums.empty() && residue_count(s) <= 64 && !w.target.has_gpu_feature();
 }
 
 // What best_tile() is to count for each position: the vectors, where channels fill them, else enough. 97 channels from 3 at
@@ -80,8 +78,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const Machine m = machine(w.target);
   const size_t axes = s.free.size();
   const int budget = m.registers - 4;  // what the operands leave for the sums
-  std::int64_t residues = 1, sum = 1;
-  for (auto &a : s.free) residues *= a.period;
+  const std::int64_t residues = residue_count(s);
+  std::int64_t sum = 1;
   for (size_t i = 0; i < s.sums[0].extent.size(); i++) sum *= s.sums[0].extent[i];
 
   bool reads_in_place = false, rows_in_place = false;

@@ -40,15 +40,13 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   Stage update = acc.update(0);
   update.split(red[0], fours, four, 4);
   std::vector<Loop> tile = {c}, sums = {fours};
-  std::vector<Var> storage;
   for (size_t a = 0; a < s.free.size(); a++) {
-    storage.push_back(s.free[a].var);
     if (a && l.tile_extent[a] == 1) continue;
     acc.bound_extent(s.free[a].var, l.tile_extent[a]);
     if (a) tile.push_back(s.free[a].var);
   }
   for (int i = 1; i < red.dimensions(); i++) sums.push_back(red[i]);
-  acc.reorder_storage(storage);
+  acc.reorder_storage(storage_order(s.free));
   acc.vectorize(c, l.lanes);
   for (auto &v : tile) acc.unroll(v);
   update.split(c, c, lane, l.lanes);

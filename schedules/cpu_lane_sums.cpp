@@ -131,10 +131,9 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     loops.vectorize(lane_index);
     for (auto &v : taps) loops.unroll(v.var);
   }
-  // Either of the two may have the border.
-  const bool swapped = s.padded.name() == s.vec.name();
+  // Either of the two may have the border; that one is always copied.
   for (auto [f, position] : {std::pair(s.vec, s.vec_position), std::pair(s.bcast, s.bcast_position)}) {
-    if ((f.name() == s.vec.name()) != swapped && !k.get("stage", 1)) continue;
+    if (f.name() != s.padded.name() && !k.get("stage", 1)) continue;
     std::vector<Var> memory = f.args();
     const Var along = memory[size_t(position)];
     memory.erase(memory.begin() + position), memory.insert(memory.begin(), along);

@@ -13,13 +13,6 @@ using namespace Halide;
 namespace convsmith {
 namespace {
 
-// The largest divisor of n that is at most `most`.
-int divisor(int n, int most) {
-  for (int d = std::min(n, most); d > 1; d--)
-    if (n % d == 0) return d;
-  return 1;
-}
-
 // About `want` of n: the largest divisor of n that is not much smaller, else all of it where that is not much larger, else
 // as nearly equal pieces as there are.
 int pieces(int n, int want) {
@@ -178,8 +171,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   split(sum.update(0), s, k, l, Tiles::round_up, false);
   std::vector<Loop> around = outer;
   if (strips > 1) {
-    std::vector<Var> storage;
-    for (auto &axis : s.free) storage.push_back(axis.var);
+    std::vector<Var> storage = storage_order(s.free);
     storage.push_back(strip);
     sum.compute_root().reorder_storage(storage).vectorize(c, l.lanes);
     acc.update(0).reorder(join({}, {storage.begin(), storage.end() - 1}, {strip_of})).vectorize(c, l.lanes);

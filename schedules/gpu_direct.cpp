@@ -9,9 +9,7 @@ namespace {
 
 // All residues of a strided gradient are in a thread's registers at once.
 bool supports(const Stages &s, const Workload &w) {
-  std::int64_t residues = 1;
-  for (auto &a : s.free) residues = std::min<std::int64_t>(residues * a.period, 1 << 20);
-  return residues <= 16 && w.target.has_gpu_feature();
+  return residue_count(s) <= 16 && w.target.has_gpu_feature();
 }
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {

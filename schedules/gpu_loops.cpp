@@ -53,12 +53,6 @@ void split(Stage stage, const std::vector<Axis> &free, GpuLoops &l, bool grid) {
   }
 }
 
-std::vector<Var> storage_order(const std::vector<Axis> &free) {
-  std::vector<Var> order;
-  for (auto &axis : free) order.push_back(axis.var);
-  return order;
-}
-
 // Vectors of four, or two: what OpenCL has.
 int width(int tile) { return tile % 4 == 0 ? 4 : tile % 2 == 0 ? 2 : 1; }
 
@@ -68,12 +62,6 @@ void unroll_tile(Stage stage, const std::vector<Loop> &tile, int vector, int ext
     if (int(i) == vector && width(extent) > 1) stage.vectorize(tile[i].var, width(extent));
     stage.unroll(tile[i].var);
   }
-}
-
-int divisor(int n, int most) {
-  for (int d = std::min(n, most); d > 1; d--)
-    if (n % d == 0) return d;
-  return 1;
 }
 
 // Keeps one register tile of acc over the loops `red` of its update, innermost first. No vectors: they gain nothing in
@@ -239,6 +227,10 @@ std::string text_of(const Expr &e) {
   return text.str();
 }
 
+bool all_known(const Stages &s) {
+  return std::all_of(s.free.begin(), s.free.end(), [](const Axis &a) { return a.known; });
+}
+
 // The best of up to `most` pieces of an axis: full blocks, and many.
 int best_threads(int extent, int tile, int most) {
   int best = 1;
@@ -328,16 +320,13 @@ void schedule_elements(Func f) {
 
 std::vector<Knob> gpu_knobs(const Stages &s, const Workload &w) {
   const size_t axes = s.free.size();
-  std::int64_t residues = 1, sum = 1;
-  bool known = true;
-  for (auto &a : s.free) residues *= a.period, known &= a.known;
+  const bool known = all_known(s);
   const std::vector<int> red = s.sums.empty() ? std::vector<int>{} : s.sums[0].extent;
-  for (const int e : red) sum *= e;
   const Device d = device(w.target);
 
   // A block of about 128 threads, each with some sixteen sums, or all taps of a row of them.
   std::vector<int> tile(axes, 1), thread(axes, 1);
-  int left = residues > 4 ? 1 : 4, threads = 128, used = 0;
+  int left = residue_count(s) > 4 ? 1 : 4, threads = 128, used = 0;
   for (size_t a = 0; a < axes && used < 3; a++) {
     const int extent = units(s.free[a]);
     if (a < 2) tile[a] = a == 0 ? (extent >= 16 ? 4 : 1) : left > 1 ? best_tile(s.free[a], std::min(left, extent)) : 1;
@@ -366,8 +355,7 @@ std::vector<Knob> gpu_knobs(const Stages &s, const Workload &w) {
 }
 
 void preset_chunks(std::vector<Knob> &k, const Stages &s, const Workload &w) {
-  const bool known = std::all_of(s.free.begin(), s.free.end(), [](const Axis &a) { return a.known; });
-  if (s.paired || s.sums.size() != 1 || !s.sums[0].known || !known || !s.sums[0].acc.type().is_float()) return;
+  if (s.paired || s.sums.size() != 1 || !s.sums[0].known || !all_known(s) || !s.sums[0].acc.type().is_float()) return;
   Knobs all;
   for (auto &knob : k) all.set(knob.name, knob.preset);
   const GpuLoops l = plan(s.free, all);

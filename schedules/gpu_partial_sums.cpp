@@ -81,9 +81,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   }
   part.acc = acc.update(0).rfactor(slices);
   first.store = part.acc.in(acc);
-  std::vector<Var> memory;
-  for (auto &axis : first.free) memory.push_back(axis.var);
-  first.store.compute_root().reorder_storage(memory);
+  first.store.compute_root().reorder_storage(storage_order(first.free));
   schedule_kernel(first, k);
   schedule_kernel(second, Knobs::parse("thread=32,4 unroll=1"));
 }

@@ -21,6 +21,24 @@ std::vector<Loop> join(std::vector<Loop> a, const std::vector<Loop> &b, const st
 
 int units(const Axis &a) { return (a.extent + a.period - 1) / a.period; }
 
+std::int64_t residue_count(const Stages &s) {
+  std::int64_t residues = 1;
+  for (auto &a : s.free) residues = std::min<std::int64_t>(residues * a.period, 1 << 20);
+  return residues;
+}
+
+std::vector<Var> storage_order(const std::vector<Axis> &free) {
+  std::vector<Var> order;
+  for (auto &axis : free) order.push_back(axis.var);
+  return order;
+}
+
+int divisor(int n, int most) {
+  for (int d = std::min(n, most); d > 1; d--)
+    if (n % d == 0) return d;
+  return 1;
+}
+
 Loops plan(const Stages &s, const Knobs &k, const Workload &w, Tiles tiles) {
   Loops l;
   l.lanes = k.get("lanes", machine(w.target).lanes);
@@ -103,9 +121,7 @@ void keep_in_registers(Func acc, const std::vector<Reduced> &red, Stages &s, con
   for (size_t i = 0; i < s.sums[0].extent.size(); i++)
     for (auto &r : red)
       if (r.axis == k.get("order", i, int(i))) sums.push_back(r.var);
-  std::vector<Var> storage;
-  for (auto &axis : s.free) storage.push_back(axis.var);
-  acc.reorder_storage(storage);  // dense along the vector axis
+  acc.reorder_storage(storage_order(s.free));
   Stage update = acc.update(0);
   update.reorder(join(tile, sums));
   for (Stage loops : {Stage(acc), update}) {

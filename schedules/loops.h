@@ -33,6 +33,12 @@ struct Loops {
 
 /// Extent of a free axis in units of its period.
 int units(const Axis &);
+/// Of a strided gradient, over all axes: how many sums there are beside each other. Many are not told from 2^20.
+std::int64_t residue_count(const Stages &);
+/// The axes' variables: a Func stored in this order is dense along the vector axis.
+std::vector<Halide::Var> storage_order(const std::vector<Axis> &);
+/// The largest divisor of n that is at most `most`.
+int divisor(int n, int most);
 
 /// How the last tile of an axis is computed where it is short: whole, shifted inwards over its neighbour in the same
 /// task; whole, its stores guarded, where the neighbour may be another task's; rounded up past the end.

@@ -147,8 +147,7 @@ void check_knobs(const Schedule &schedule, const Knobs &knobs, const Stages &s, 
 
 void schedule_small(Stages &s, const Target &target) {
   const int lanes = machine(target).lanes;
-  std::vector<Var> storage;  // of what is between the sums and the result: dense along the vector axis
-  for (auto &axis : s.free) storage.push_back(axis.var);
+  const std::vector<Var> storage = storage_order(s.free);  // of what is between the sums and the result
   if (!s.after.empty()) s.out.compute_root().reorder_storage(storage);
   for (auto *list : {&s.before, &s.after, &s.results})
     for (auto &f : *list) {
