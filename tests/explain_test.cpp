@@ -255,6 +255,20 @@ TEST_F(ExplainTest, TakesAScheduleInPlaceOfTheChoice) {
   refused("cpu_pointwise", "schedule cpu_pointwise does not support forward of \"" + problem + "\"");
 }
 
+// With what NVIDIA's assembler says, where it is installed, of the capabilities that a level's code is for.
+TEST_F(ExplainTest, TellsWhatStartsOnADevice) {
+  for (const auto &[level, least] : {std::pair("cuda-7.5", 75), std::pair("cuda-8.0", 80), std::pair("cuda-8.6", 86)}) {
+    const json j = explained("ic=8 oc=16 in=6x8 kernel=3", {"--passes", "forward", "--target", level, "--assembly", "@f.ptx"});
+    EXPECT_THAT(read("@f.ptx"), HasSubstr(".visible .entry")) << level;
+    ASSERT_EQ(j["launches"].size(), 1u) << level;
+    EXPECT_GT(j["launches"][0]["threads"], 0) << level;
+    for (auto &x : j["launches"][0].value("assembled", json::array())) {
+      EXPECT_GE(x["sm"], least);
+      EXPECT_EQ(x["spilled_bytes"], 0);
+    }
+  }
+}
+
 TEST_F(ExplainTest, RefusesInOneLine) {
   fail(2, {"explain", edge, "--passes", "forward,weight_gradient", "--assembly", "@a.s"},
        "--assembly: expected one pass, by --passes, got \"forward,weight_gradient\"");

@@ -87,6 +87,20 @@ std::vector<PassKind> asked_for(const std::string &text, const Problem &p) {
   return {passes.begin(), passes.end()};
 }
 
+// Adds to each launch what NVIDIA's assembler, where there is one, says of its kernel at the level's capability and above.
+void add_assembled(nlohmann::json &launches, const std::string &ptx, const std::string &level) {
+  const auto ptxas = find_ptxas();
+  const int least = std::stoi(level.substr(5, 1) + level.substr(7, 1));  // of "cuda-8.6"
+  for (const int sm : {75, 80, 86, 90}) {
+    if (!ptxas || sm < least) continue;
+    for (auto &k : assemble_ptx(*ptxas, ptx, sm))
+      for (auto &launch : launches)
+        if (launch["kernel"] == k.name)
+          launch["assembled"].push_back({{"sm", sm}, {"registers", k.registers}, {"spilled_bytes", k.spilled_bytes},
+                                         {"occupancy", occupancy(sm, launch["threads"], k.registers, launch["shared_bytes"])}});
+  }
+}
+
 // Compiles one pass as `emit` would, and keeps the texts asked for. Returns the kernels that it starts on a device, with what
 // NVIDIA's assembler, where there is one, says of each.
 nlohmann::json write_code(const ExplainArguments &a, KernelJob job) {
@@ -103,14 +117,7 @@ nlohmann::json write_code(const ExplainArguments &a, KernelJob job) {
   if (!a.assembly.empty()) job.assembly = folder / "kernel.s";
   const KernelResult made = compile_kernel(job);
   for (auto &launch : made.launches) launches.push_back({{"kernel", launch.kernel}, {"threads", launch.threads}, {"shared_bytes", launch.shared_bytes}});
-  const auto ptxas = find_ptxas();
-  if (job.target.starts_with("cuda") && !a.assembly.empty() && ptxas)
-    for (const int sm : {75, 80, 90})
-      for (auto &k : sm >= std::stoi(job.target.substr(5, 1)) * 10 ? assemble_ptx(*ptxas, job.assembly, sm) : std::vector<PtxKernel>())
-        for (auto &launch : launches)
-          if (launch["kernel"] == k.name)
-            launch["assembled"].push_back({{"sm", sm}, {"registers", k.registers}, {"spilled_bytes", k.spilled_bytes},
-                                           {"occupancy", occupancy(sm, launch["threads"], k.registers, launch["shared_bytes"])}});
+  if (job.target.starts_with("cuda-") && !a.assembly.empty()) add_assembled(launches, job.assembly, job.target);
   if (!a.loop_nest.empty()) write_file(a.loop_nest, read_file(job.loop_nest));
   if (!a.assembly.empty()) write_file(a.assembly, read_file(job.assembly));
   return launches;
