@@ -68,6 +68,11 @@ Taps gradient_taps(const SpatialAxis &a, int residue) {
   return {0, 1, 0, 1, 0, 0};  // none: the gradient is zero there
 }
 
+// The same taps from last to first.
+Taps reversed(const Taps &t) {
+  return {t.first + (t.count - 1) * t.step, -t.step, t.count, t.scale, -t.move, t.base + (t.count - 1) * t.move};
+}
+
 // A row of x*C + c outside of which positions are those of its edges, or reflected there.
 Func with_row_border(const Problem &p, const Geometry &geo, const Func &f, const Range &inside) {
   const std::vector<Var> v = f.args();
@@ -96,19 +101,33 @@ Func with_border(const Workload &w, const Geometry &geo, const std::string &name
     const int crop_lo = std::max(0, -a.pad_lo), crop_hi = std::max(0, -a.pad_hi);
     if (crop_lo || crop_hi) inside[2 + d] = {crop_lo, a.in.value - crop_lo - crop_hi};
   }
-  Func b;
+  const auto read = [&](Expr value) -> Expr {
+    if (!is_quantised(w)) return cast(sum_type(p), value);
+    return w.offset ? reinterpret<int8_t>(value ^ cast<uint8_t>(128)) : value;
+  };
+  Func b, out(name);
+  const bool fill = w.fill && zero && x_first && !geo.axes[0].in.known;
   if (zero) {
     // A select for each end of each axis, so that Halide can set apart the loops that meet none of them where extents are
     // known only when run; BoundaryConditions::constant_exterior joins them into one.
     Index at;
     for (size_t d = 0; d < v.size(); d++)
       at.push_back(clamp(likely(v[d]), inside[d].min, inside[d].min + inside[d].extent - 1));
+    const RDom row(inside[2].min, inside[2].extent, "row");
+    if (fill) at[2] = row;
     Expr value = f(at);
     // No tile reads past a group or a batch; with extents known only when run Halide would keep their selects in the hot loop.
     for (size_t d = 0; d < v.size(); d++) {
-      if (d == 1 || d + 1 == v.size()) continue;
+      if (d == 1 || d + 1 == v.size() || (fill && d == 2)) continue;
       value = select(v[d] < inside[d].min, cast(f.type(), beyond), likely(value));
       value = select(v[d] > inside[d].min + inside[d].extent - 1, cast(f.type(), beyond), likely(value));
+    }
+    if (fill) {
+      Index in_row(v.begin(), v.end());
+      in_row[2] = row;
+      out(space_first(v, x_first)) = read(cast(f.type(), beyond));
+      out(space_first(in_row, x_first)) = read(value);
+      return out;
     }
     b = Func("bordered");
     b(v) = value;
@@ -124,11 +143,7 @@ Func with_border(const Workload &w, const Geometry &geo, const std::string &name
         : p.border == Border::reflect ? BoundaryConditions::mirror_interior(b, inside)
                                       : BoundaryConditions::repeat_image(b, inside);
   }
-  Func out(name);
-  Expr value = b(v);
-  if (!is_quantised(w)) value = cast(sum_type(p), value);
-  else if (w.offset) value = reinterpret<int8_t>(value ^ cast<uint8_t>(128));
-  out(space_first(v, x_first)) = value;
+  out(space_first(v, x_first)) = read(b(v));
   return out;
 }
 
@@ -198,7 +213,8 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     const int period = !gradient ? 1 : extent.known ? std::min(a.stride, extent.plan) : a.stride;
     // With the stride past the extent each position is a residue of its own.
     for (int m = 0; m < period; m++)
-      if (const Taps t = gradient ? gradient_taps(a, m) : forward_taps(a); t.count > 0) reached[d].push_back({m, t});
+      if (const Taps t = gradient ? gradient_taps(a, m) : forward_taps(a); t.count > 0)
+        reached[d].push_back({m, along && t.move < 0 ? reversed(t) : t});  // rows walked forwards, as LLVM has it faster
     all_reached &= int(reached[d].size()) == period;
     periods.push_back(period);
     s.free.push_back({x, extent.plan, period, gradient || !geo.unshared, extent.known, d == 0 ? geo.interleaved : 1});

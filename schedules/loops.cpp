@@ -226,6 +226,7 @@ void copy_operand(Func f, int how, const Loops &l, const LoopLevel &task) {
   if (how == 1 || how == 4) f.compute_at(task);
   else f.compute_root().parallel(f.args()[f.dimensions() - 2]);
   f.vectorize(f.args()[0], l.lanes);
+  if (f.has_update_definition()) f.update(0).vectorize(f.rvars(0)[0], l.lanes, TailStrategy::GuardWithIf);
 }
 
 Func copy_transposed(Func f, int position, const Loops &l) {

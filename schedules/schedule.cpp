@@ -174,6 +174,7 @@ Workload with_knobs(Workload w, const Knobs &knobs) {
   w.quad = knobs.get("quad", 0);
   w.offset = knobs.get("offset", 0) != 0;
   w.trim = knobs.get("trim", 0) != 0;
+  w.fill = knobs.get("pad", 0) != 0 && knobs.get("block", 0) == 0;  // each copy holds whole rows
   return w;
 }
 
