@@ -75,6 +75,69 @@ TEST(Consumer, KeepsTensorsOnTheDevice) {
               ElementsAre("opencl", "420 bytes there, 192 back", "243 81"));
 }
 
+// A driver that stands in for CUDA's, and what it was asked for: "what address address" a line.
+class CudaDriver {
+ public:
+  CudaDriver() { output_of({"cc", "-std=gnu99", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", consumer_source("../stand_in_cuda.c"), "-o", folder_ / "libcuda.so.1"}); }
+  std::string output(const std::string &program, const std::vector<std::string> &settings = {}) {
+    std::filesystem::remove(folder_ / "log");
+    std::vector<std::string> command = {"env", "LD_LIBRARY_PATH=" + folder_.path(), "STAND_IN_CUDA_LOG=" + (folder_ / "log")};
+    command.insert(command.end(), settings.begin(), settings.end());
+    command.push_back(program);
+    return output_of(command);
+  }
+  std::vector<std::string> asked_for(const std::string &what) const {
+    std::vector<std::string> found;
+    for (const std::string &line : lines_of(read_file(folder_ / "log")))
+      if (line.starts_with(what + " ")) found.push_back(line);
+    return found;
+  }
+
+ private:
+  TestFolder folder_;
+};
+
+Emitted photo_for_cuda() { return emitted("photo", {kernel("blur", "forward", "in=6x8 kernel=3 pad=1")}, "cuda-8.0,x86-64"); }
+
+TEST(Consumer, CallsInItsOwnContextOfCudaAndOnItsStream) {
+  const TestFolder folder;
+  const Emitted photo = photo_for_cuda();
+  output_of({"cc", "-std=gnu99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c", photo.file(".c"), "-o", folder / "c_layer.o"});
+  CudaDriver driver;
+  const std::vector<std::string> said = lines_of(driver.output(compiled(folder, consumer_source("cuda.c"), {photo})));
+  ASSERT_EQ(said.size(), 5u);
+  EXPECT_THAT(said, ElementsAre(testing::StartsWith("at "), "cuda-8.0", "wrapped 1", "back 47", "from ours 3"));
+  const std::string context = said[0].substr(3, said[0].rfind(' ') - 3), stream = said[0].substr(said[0].rfind(' ') + 1);
+  EXPECT_THAT(driver.asked_for("create"), testing::IsEmpty());
+  EXPECT_THAT(driver.asked_for("launch"), ElementsAre("launch " + stream + " " + context));
+  EXPECT_THAT(driver.asked_for("load"), ElementsAre(testing::EndsWith(context)));
+  EXPECT_THAT(driver.asked_for("alloc"), testing::Each(testing::EndsWith(context)));
+  EXPECT_THAT(driver.asked_for("wait"), testing::Each("wait " + stream + " " + context));
+  EXPECT_EQ(driver.asked_for("unload").size(), 1u);
+  EXPECT_EQ(driver.asked_for("free").size(), driver.asked_for("alloc").size());
+}
+
+TEST(Consumer, KeepsTheDevicesMemoryAndGivesItBack) {
+  const TestFolder folder;
+  CudaDriver driver;
+  const std::string program = compiled(folder, consumer_source("device.c"), {photo_for_cuda()});
+  EXPECT_THAT(lines_of(driver.output(program)), ElementsAre("cuda-8.0", "420 bytes there, 192 back", testing::_));
+  EXPECT_EQ(driver.asked_for("create").size(), 1u);
+  EXPECT_EQ(driver.asked_for("destroy").size(), 1u);
+  EXPECT_EQ(driver.asked_for("launch").size(), 2u);
+  EXPECT_EQ(driver.asked_for("load").size(), driver.asked_for("unload").size());
+  EXPECT_EQ(driver.asked_for("alloc").size(), driver.asked_for("free").size());
+}
+
+TEST(Consumer, SaysWhatTheDeviceLacks) {
+  const TestFolder folder;
+  CudaDriver driver;
+  const std::string program = compiled(folder, consumer_source("device.c"), {photo_for_cuda()});
+  EXPECT_THAT(driver.output(program, {"STAND_IN_CUDA_BYTES=600"}), testing::HasSubstr("to_device: out of memory on the device"));
+  // An older device: the processor's level, which the program allows.
+  EXPECT_EQ(lines_of(driver.output(program, {"STAND_IN_CUDA_CAPABILITY=75"}))[0], "x86-64");
+}
+
 // Errors, allocators and threads of one are not those of another.
 TEST(Consumer, TwoLibrariesBesideTheHostsOwnHalide) {
   const TestFolder folder;

@@ -1,7 +1,7 @@
 /* The types through which an emitted library is called. Every emitted header begins with this text, so a program
    that links the library needs no other file. */
 #ifndef CONVSMITH_ABI
-#define CONVSMITH_ABI 3
+#define CONVSMITH_ABI 4
 #include <stddef.h>
 #include <stdint.h>
 
@@ -84,6 +84,20 @@ typedef struct convsmith_copies {
   int64_t to_host;
 } convsmith_copies;
 
+/* Of a library with a level for CUDA: sharing the program's own context, streams and memory. */
+typedef struct convsmith_cuda {
+  /* This thread's calls from now on, of kernels and of convsmith_device, are in this context (CUcontext; null: the library's
+     own) and on this stream of it (CUstream; null: the default one). */
+  convsmith_status (*use)(void *context, void *stream, convsmith_error *error);
+  /* Before a context that was used is destroyed: gives back the code, and the memory kept for later calls, that the library
+     has in it. No call may be using it, and this thread no longer does. Tensors there are released first. */
+  convsmith_status (*leave)(void *context, convsmith_error *error);
+  /* Makes a tensor that is on no device one of the caller's own memory there (CUdeviceptr), which `release` leaves alone. */
+  convsmith_status (*wrap)(convsmith_tensor *tensor, uint64_t memory, convsmith_error *error);
+  /* Where a tensor is on the device (CUdeviceptr); 0 where it is not. */
+  uint64_t (*memory)(const convsmith_tensor *tensor);
+} convsmith_cuda;
+
 /* Of a library with a level for a GPU. Tensors stay on the device from call to call; nothing is copied unless asked. */
 typedef struct convsmith_device {
   int32_t levels; /* the first so many of the library's are GPUs' */
@@ -96,6 +110,7 @@ typedef struct convsmith_device {
   /* Calls on tensors of the device may return before they are done: waits for all of them. */
   convsmith_status (*synchronize)(convsmith_error *error);
   convsmith_copies (*copies)(void);
+  const convsmith_cuda *cuda; /* null: no level is CUDA's */
 } convsmith_device;
 
 typedef struct convsmith_library {

@@ -30,6 +30,7 @@ typedef struct {
   convsmith_error *error;
   int reported;
   int loop_status; /* of a caller's parallel loop that failed: a kernel without assertions does not look */
+  int out_of_memory; /* as a driver told it */
 } call_state;
 
 static convsmith_allocator the_allocator;
@@ -60,6 +61,7 @@ static convsmith_status fail(convsmith_error *error, convsmith_status status, co
 void halide_error(void *call, const char *message) {
   call_state *state = (call_state *)call;
   if (!state || __atomic_exchange_n(&state->reported, 1, __ATOMIC_ACQ_REL)) return;
+  state->out_of_memory = strstr(message, "OUT_OF_MEMORY") != NULL; /* of CUDA Halide's run-time has one code for all */
   fail(state->error, CONVSMITH_FAILED, "%s", message);
 }
 
@@ -552,7 +554,7 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
     arguments[next++] = b;
   }
   if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);
-  state.error = error, state.reported = 0, state.loop_status = 0;
+  state.error = error, state.reported = 0, state.loop_status = 0, state.out_of_memory = 0;
 #if DEVICES
   code = level < DEVICES ? call_on_device(p, level, tensors, arguments, buffers, &state) : p->kernel[level](arguments);
 #else
@@ -560,7 +562,7 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
 #endif
   if (code == 0) code = state.loop_status;
   if (code == 0) return CONVSMITH_OK;
-  if (code == OUT_OF_HOST_MEMORY || code == OUT_OF_DEVICE_MEMORY) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
+  if (code == OUT_OF_HOST_MEMORY || code == OUT_OF_DEVICE_MEMORY || state.out_of_memory) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
   if (code == state.loop_status && !state.reported)
     return fail(error, CONVSMITH_FAILED, "%s: the parallel loop returned %d", p->function, code);
   if (!state.reported) return fail(error, CONVSMITH_FAILED, "%s: the kernel returned %d", p->function, code);

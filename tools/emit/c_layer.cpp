@@ -139,6 +139,7 @@ std::string c_source(const EmittedLibrary &lib) {
                               n, version_text);
   const auto devices = std::count_if(lib.levels.begin(), lib.levels.end(), [](auto &l) { return !device_interface(l).empty(); });
   s += fmt::format("/* Of the levels the first so many are a GPU's. */\n#define DEVICES {}\n", devices);
+  if (devices) s += fmt::format("#define CUDA {}\n", int(lib.levels[0].starts_with("cuda")));
   s += fmt::format("enum {{ LEVELS = {}, MOST_ARGUMENTS = {} }};\nstatic const char *const level_names[LEVELS] = {{", lib.levels.size(), most);
   for (size_t i = 0; i < lib.levels.size(); i++) s += (i ? ", " : "") + quoted(lib.levels[i]);
   s += "};\n";

@@ -89,7 +89,7 @@ std::string runtime_object(const std::string &target, bool devices, const std::s
   const auto make = [&](const fs::path &folder) {
     const std::string object = (folder / "runtime.o").string();
     compile_runtime(target, object);
-    if (devices) run_tool({tool_of(cc, "objcopy"), "--redefine-sym", "getenv=convsmith_getenv", object}, "the run-time of the devices");
+    if (devices) run_tool({tool_of(cc, "objcopy"), "--redefine-sym", "getenv=convsmith_getenv", "--redefine-sym", "dlopen=convsmith_dlopen", object}, "the run-time of the devices");
   };
   return (Cache::of_user().get(key, make) / "runtime.o").string();
 }
