@@ -47,19 +47,21 @@ def refuse_unless(able, what):
         raise Refused(what)
 
 
-def time_calls(seconds, call):
-    """(least, median) in microseconds, as tools/support/stopwatch.h: calls of less than 50 us in batches that long."""
+def time_calls(seconds, call, wait=lambda: None, batch_us=50):
+    """(least, median) in microseconds, as tools/support/stopwatch.h: calls of less than batch_us in batches that long, each
+    with the wait at its end."""
     clock = time.perf_counter_ns
 
     def batch_of(calls):
         start = clock()
         for _ in range(calls):
             call()
+        wait()
         return (clock() - start) / 1000
 
     gc.disable()
     start, calls, us = clock(), 1, []
-    while calls < 1 << 20 and batch_of(calls) < 50:
+    while calls < 1 << 20 and batch_of(calls) < batch_us:
         calls *= 2
     while len(us) < 2 or clock() - start < seconds * 1e9:
         us.append(batch_of(calls) / calls)
@@ -71,10 +73,10 @@ def time_calls(seconds, call):
 class Server:
     """prepare(pass, threads, problem, load) is a context manager for as long as a pass is kept. It gives (call, result):
     what is timed, and the array that the last call made, f32 in logical order (None where none is compared).
-    load("x") is the array of x.npy."""
+    load("x") is the array of x.npy. timing: what time_calls takes beside the call."""
 
-    def __init__(self, prepare):
-        self.prepare, self.kept, self.call = prepare, contextlib.ExitStack(), None
+    def __init__(self, prepare, **timing):
+        self.prepare, self.timing, self.kept, self.call = prepare, timing, contextlib.ExitStack(), None
 
     def answer(self, line):
         request, *words = line.split(maxsplit=5) or [""]
@@ -90,7 +92,7 @@ class Server:
             self.call = call
             return "ok"
         if request == "time" and len(words) == 1 and self.call:
-            return "ok {:.5f} {:.5f}".format(*time_calls(float(words[0]), self.call))
+            return "ok {:.5f} {:.5f}".format(*time_calls(float(words[0]), self.call, **self.timing))
         if request == "drop":
             self.drop()
             return "ok"
@@ -108,9 +110,10 @@ def answers():
     return stream
 
 
-def serve(title, prepare, stream):
+def serve(title, prepare, stream, **timing):
+    """timing: what time_calls takes beside the call."""
     print("ok", title, file=stream)
-    server = Server(prepare)
+    server = Server(prepare, **timing)
     for line in sys.stdin:
         try:
             said = server.answer(line)

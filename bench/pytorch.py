@@ -2,6 +2,9 @@
 or channels last) a trial finds faster. A copying border and an uneven padding are part of the call, since a model pays for
 them; tensors are brought into the format beforehand. A weight gradient ends in the contiguous order that an optimiser
 reads. train_step is the classical loop with torch.optim.SGD, at rate 0: the same work, and the numbers stay.
+
+With the argument cuda on a GPU: tensors are there beforehand, cuDNN chooses its algorithms by trial, and multiplies f32 as
+f32 (no TF32).
 """
 import contextlib
 import sys
@@ -16,9 +19,23 @@ except ImportError as error:
     print("no", error, file=stream)
     sys.exit(0)
 
+TIMING = {}
+if sys.argv[1:] == ["cuda"]:
+    if not torch.cuda.is_available():
+        print("no GPU that this PyTorch can use", file=stream)
+        sys.exit(0)
+    torch.set_default_device("cuda")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    TIMING = {"wait": torch.cuda.synchronize, "batch_us": 1000}
+
 ACTIVATIONS = {
     "none": lambda y: y, "relu": functional.relu, "relu6": functional.relu6, "leaky_relu": functional.leaky_relu,
     "sigmoid": torch.sigmoid, "tanh": torch.tanh, "silu": functional.silu, "gelu": functional.gelu, "clamp": torch.clamp}
+
+
+def on_device(array):
+    return torch.from_numpy(array).to(torch.get_default_device())
 
 
 class Layer:
@@ -46,7 +63,7 @@ class Layer:
 
     def weight(self, array):
         """As a correlation's; also undoes itself."""
-        weight = torch.from_numpy(array)
+        weight = on_device(array)
         return weight.flip(list(range(2, 2 + self.p.rank))) if self.p.op == "convolution" else weight
 
     def bordered(self, x):
@@ -96,11 +113,11 @@ def call_of(name, layer, load, tensor):
     p = layer.p
 
     def loaded(what):
-        return tensor(torch.from_numpy(load(what)))
+        return tensor(on_device(load(what)))
 
     if name == "forward":
         x, weight = loaded("x"), tensor(layer.weight(load("weight")))
-        bias = torch.from_numpy(load("bias")) if p.bias else None
+        bias = on_device(load("bias")) if p.bias else None
         return lambda: layer.forward(x, weight, bias)
     dy = loaded("dy")
     if name == "input_gradient":
@@ -115,8 +132,8 @@ def call_of(name, layer, load, tensor):
 
 
 def train_step(layer, load):
-    x, weight = torch.from_numpy(load("x")), layer.weight(load("weight")).requires_grad_()
-    bias = torch.from_numpy(load("bias")).requires_grad_() if layer.p.bias else None
+    x, weight = on_device(load("x")), layer.weight(load("weight")).requires_grad_()
+    bias = on_device(load("bias")).requires_grad_() if layer.p.bias else None
     target = torch.zeros(layer.p.n, layer.p.oc, *layer.p.out())
     optimizer = torch.optim.SGD([weight] if bias is None else [weight, bias], lr=0.0)
 
@@ -137,13 +154,13 @@ def prepare(name, threads, p, load):
         return
     with torch.inference_mode():
         calls = [call_of(name, layer, load, memory_format) for memory_format in (contiguous, channels_last)]
-        call = min(calls, key=lambda c: peer.time_calls(0.03, c)[0])
+        call = min(calls, key=lambda c: peer.time_calls(0.03, c, **TIMING)[0])
 
         def result():
-            array = call().numpy()
-            return layer.weight(array).numpy() if name == "weight_gradient" else array
+            array = call().cpu().numpy()
+            return layer.weight(array).cpu().numpy() if name == "weight_gradient" else array
 
         yield call, result
 
 
-peer.serve(f"PyTorch {torch.__version__}", prepare, stream)
+peer.serve(f"PyTorch {torch.__version__}", prepare, stream, **TIMING)

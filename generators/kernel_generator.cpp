@@ -9,6 +9,7 @@ class ConvKernel : public Generator<ConvKernel> {
  public:
   Workload workload;
   std::function<void(Stages &, const Workload &)> schedule;
+  std::function<void(Pipeline &)> lower;
   Buffer<> weight;
 
   // Inputs and outputs are declared here, as their ranks, types and names hang on the problem.
@@ -27,6 +28,12 @@ class ConvKernel : public Generator<ConvKernel> {
       if (stored_together()) types.push_back(specs_[++i].type);
       outputs_.push_back(add_output<Buffer<>>(symbol(specs_[i]), types, int(specs_[i].dims.size())));
     }
+  }
+
+  Pipeline build_pipeline() override {
+    Pipeline pipeline = Generator::build_pipeline();
+    if (lower) lower(pipeline);
+    return pipeline;
   }
 
   void generate() {
@@ -96,10 +103,11 @@ class ConvKernel : public Generator<ConvKernel> {
 
 Module build_kernel(const Workload &w, const std::string &name,
                     const std::function<void(Stages &, const Workload &)> &schedule, const Buffer<> &weight,
-                    const AutoschedulerParams &scheduler) {
+                    const AutoschedulerParams &scheduler, const std::function<void(Pipeline &)> &lower) {
   auto generator = ConvKernel::create(GeneratorContext(w.target, scheduler));
   generator->workload = w;
   generator->schedule = schedule;
+  generator->lower = lower;
   generator->weight = weight;
   return generator->build_module(name);
 }

@@ -252,6 +252,10 @@ Device device(const Target &t) {
 
 bool reads_vectors(const Target &t) { return t.has_feature(Target::CUDA); }
 
+bool stores_vectors(const Workload &w) {
+  return w.target.has_feature(Target::CUDA) || (w.problem.type != Type::f16 && w.problem.type != Type::bf16);
+}
+
 void schedule_kernel(GpuKernel &g, const Knobs &k) {
   GpuLoops l = plan(g.free, k);
   split(Stage(g.store), g.free, l, true);
@@ -261,7 +265,7 @@ void schedule_kernel(GpuKernel &g, const Knobs &k) {
   int vector = -1;
   const Axis &dense = g.free[size_t(g.dense)];
   // The tile lies along axis 0 in registers: along another it is read with a stride.
-  if (dense.known && dense.period == 1 && l.tile_extent[size_t(g.dense)] > 1 && (g.dense == 0 || g.vectors)) {
+  if (g.stores_vectors && dense.known && dense.period == 1 && l.tile_extent[size_t(g.dense)] > 1 && (g.dense == 0 || g.vectors)) {
     vector = 0;
     for (int a = 0; a < g.dense; a++) vector += l.tile_extent[size_t(a)] > 1;
   }

@@ -34,10 +34,13 @@ struct GpuKernel {
   Halide::Func vec, bcast;  // staged in shared memory where the knob chunk says so
   int dense = 0;            // the axis of free that is contiguous in memory
   bool vectors = false;     // vectors may be read with any stride
+  bool stores_vectors = true;
 };
 void schedule_kernel(GpuKernel &, const Knobs &);
 /// With CUDA. OpenCL and Vulkan have no vectors of the widths that Halide loads for a stride of three.
 bool reads_vectors(const Halide::Target &);
+/// Not where 16-bit floats are converted by arithmetic: Halide makes no OpenCL of the vectors of conditions in that.
+bool stores_vectors(const Workload &);
 
 /// One thread an element of every stage of a Func, sums being its own.
 void schedule_elements(Halide::Func);

@@ -61,7 +61,8 @@ Offences offences_in(const std::string &name, const std::string &text, const std
   return found;
 }
 
-Offences offences(const std::string &folder, const std::string &pattern, const std::string &but = "") {
+Offences offences(const std::string &folder, const std::string &pattern, const std::vector<std::string> &but = {}) {
+  const auto left = [&](const std::string &path) { return std::find(but.begin(), but.end(), path) != but.end(); };
   Offences found;
   int files = 0, left_out = 0;
   const fs::path source(CONVSMITH_SOURCE);
@@ -70,12 +71,13 @@ Offences offences(const std::string &folder, const std::string &pattern, const s
     if (extension != ".cpp" && extension != ".h") continue;
     const std::string path = fs::relative(entry.path(), source).string();
     files++;
-    if (path == but) left_out++;
+    if (left(path)) left_out++;
     else
       for (auto &o : offences_in(path, read_file(entry.path().string()), pattern)) found.push_back(o);
   }
   EXPECT_GT(files, 3) << folder;
-  EXPECT_TRUE(but.empty() || !but.starts_with(folder + "/") || left_out == 1) << but;
+  const auto within = std::count_if(but.begin(), but.end(), [&](auto &path) { return path.starts_with(folder + "/"); });
+  EXPECT_EQ(left_out, within) << folder;
   return found;
 }
 
@@ -104,7 +106,7 @@ TEST(Architecture, NeitherReadsTheEnvironmentOrTheClock) {
 
 TEST(Architecture, OnlyTheNamesOfTargetsAskForThisMachine) {
   for (const char *folder : {"generators", "schedules"})
-    EXPECT_EQ(offences(folder, R"(\bget_(host|jit)_target\w*)", "schedules/levels.cpp"), Offences());
+    EXPECT_EQ(offences(folder, R"(\bget_(host|jit)_target\w*)", {"schedules/levels.cpp"}), Offences());
 }
 
 TEST(Architecture, GeneratorsDoNotKnowSchedules) {
@@ -117,10 +119,10 @@ TEST(Architecture, TheRuntimeHasNoCompiler) {
   EXPECT_EQ(offences("runtime", R"(#include\s*[<"](fmt|nlohmann|CLI|generators|schedules|tools)\b)"), Offences());
 }
 
-TEST(Architecture, TwoFilesLookInsideHalide) {
-  for (const char *folder : {"generators", "runtime", "tools"})
-    EXPECT_EQ(offences(folder, R"(\bInternal\b)", "tools/emit/workspace.cpp"), Offences());
-  EXPECT_EQ(offences("schedules", R"(\bInternal\b)", "schedules/bounds.cpp"), Offences());
+TEST(Architecture, ThreeFilesLookInsideHalide) {
+  for (const char *folder : {"generators", "runtime"}) EXPECT_EQ(offences(folder, R"(\bInternal\b)"), Offences());
+  EXPECT_EQ(offences("tools", R"(\bInternal\b)", {"tools/emit/workspace.cpp", "tools/emit/narrow_floats.cpp"}), Offences());
+  EXPECT_EQ(offences("schedules", R"(\bInternal\b)", {"schedules/bounds.cpp"}), Offences());
 }
 
 // A check that sees nothing would pass too.

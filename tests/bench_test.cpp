@@ -218,5 +218,31 @@ TEST_F(BenchTest, RefusesWordsOfProblemsInOneLine) {
        AllOf(StartsWith("schedule: expected one of "), EndsWith("got \"cpu_fast\"")));
 }
 
+#ifdef CONVSMITH_GPU_BENCH
+// The program for GPUs: on OpenCL, and with a driver of CUDA that computes nothing, which must not pass.
+TEST_F(BenchTest, TheProgramForGpusChecksAndTimes) {
+  const auto gpu = [&](const Words &more) { return run_process(Words{CONVSMITH_GPU_BENCH, "--seconds", "0"} + more); };
+  write("@peer.sh", "echo ok Stand-in 1.0\nwhile read -r line; do\n  case $line in time*) echo ok 100 200;; *) echo ok;; esac\ndone\n");
+  const ProcessResult timed = gpu({"--level", "opencl", "--peer", "theirs=/bin/sh " + path("@peer.sh"), "--json", path("@gpu.json")});
+  EXPECT_EQ(timed.exit_code, 0) << timed.err;
+  const json j = json::parse(read("@gpu.json"));
+  EXPECT_EQ(j["level"], "opencl");
+  ASSERT_EQ(j["rows"].size(), 5u) << timed.out;
+  for (auto &row : j["rows"]) {
+    EXPECT_EQ(row["check"], row["kernel"] == "layer" ? "bits" : "none") << row;
+    EXPECT_GT(row["us_min"], 0);
+    EXPECT_EQ(row["peers"]["theirs"]["us_min"], 100);
+  }
+  EXPECT_THAT(timed.out, HasSubstr("geometric mean weight_gradient"));
+
+  const std::string driver = path("@libcuda.so.1");
+  ASSERT_EQ(run_process({"cc", "-std=gnu99", "-shared", "-fPIC", CONVSMITH_SOURCE "/tests/stand_in_cuda.c", "-o", driver}).exit_code, 0);
+  const ProcessResult idle = run_process({"env", "LD_LIBRARY_PATH=" + path("@."), CONVSMITH_GPU_BENCH, "--level", "cuda-8.0", "--only", "layer"});
+  EXPECT_EQ(idle.exit_code, 1);
+  EXPECT_THAT(idle.out, StartsWith("cuda-8.0 on stand-in (9.0): 25600 GFLOP/s, 500 GB/s, nominal\n"));
+  EXPECT_THAT(idle.err, HasSubstr("bench/gpu: 3 of 3 rows: another result than the processor's"));
+}
+#endif
+
 }  // namespace
 }  // namespace convsmith

@@ -13,11 +13,9 @@
 #include <fmt/ranges.h>
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <iostream>
 #include <map>
 #include <random>
-#include <thread>
 #include "bench_page.h"
 #include "command.h"
 #include "convsmith/error.h"
@@ -26,7 +24,9 @@
 #include "schedules/records.h"
 #include "tools/measure/call.h"
 #include "tools/measure/cost.h"
+#include "tools/measure/cuda_device.h"
 #include "tools/measure/peer.h"
+#include "tools/measure/race.h"
 #include "tools/measure/roof.h"
 #include "tools/support/interrupt.h"
 #include "tools/support/temporary_folder.h"
@@ -44,10 +44,6 @@ struct BenchArguments {
   std::vector<std::string> peers;
   double seconds = 0.2;
 };
-
-// A peer that sums in another way (a Fourier transform, say) may round; one that computes something else differs by far
-// more.
-constexpr double same_computation = 1e-4;
 
 // The kernels of a set that were asked for, each at each batch (0: as the problem says).
 std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments &a) {
@@ -91,7 +87,11 @@ class Bench {
     for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("against", &a.against), std::pair("records", &a.records)})
       if (!value->empty()) report_[option] = *value;
     report_["set"] = a.set, report_["rows"] = nlohmann::json::array();
-    if (!device_interface(level_).empty()) roofs_.push_back({});  // not measured on a GPU
+    if (!device_interface(level_).empty()) {
+      const auto device = level_.starts_with("cuda") ? cuda_device() : std::nullopt;
+      roofs_.push_back(device ? device->roof : Roof());  // nominal, or unknown
+      if (device) report_["device"] = device->name, report_["roofs"].push_back(roof_json(device->roof));
+    }
     for (const auto threads : roofs_.empty() ? numbers_of("--threads", a.threads, 1024) : std::vector<std::int64_t>()) {
       const Roof roof = measure_roof(level_, int(threads));
       report_["roofs"].push_back(roof_json(roof));
@@ -150,54 +150,22 @@ class Bench {
   void row(const std::vector<Library> &libraries, const KernelRequest &r, std::int64_t batch, PassKind pass, const Roof &roof, const std::string &folder,
            const std::map<std::string, Tensor> &filed) {
     check_interrupt();
-    struct Contestant {
-      std::string name;
-      std::function<Times(double)> time;
-    };
     std::vector<Contestant> contestants;
     std::vector<std::unique_ptr<TimedCall>> calls;
     for (auto &library : libraries) {
       library.set_threads(roof.threads);
       calls.push_back(std::make_unique<TimedCall>(library, r.name, pass, filed, roof.threads));
-      contestants.push_back({a_.against, [call = calls.back().get()](double seconds) { return time_calls(seconds, *call); }});
+      contestants.push_back({a_.against, [call = calls.back().get()](double seconds) { return call->time(seconds); }});
     }
     const TimedCall &call = *calls[0];
     call();
     if (!peers_.empty()) call.write_rest(folder);
-    // An 8-bit result may be rounded the other way where it lies half between.
-    const double same = r.problem.type == Type::u8s8 && r.problem.out_type != OutType::i32 ? 1. / 128 : same_computation;
     std::map<std::string, std::string> refused;
     for (auto &peer : peers_) {
-      const std::string file = folder + "/result.npy";
-      std::filesystem::remove(file);
-      if (const auto reason = peer.prepare(pass, roof.threads, folder, file, r.problem)) {
-        refused[peer.name()] = *reason;
-        continue;
-      }
-      if (std::filesystem::exists(file))
-        if (const double off = difference(call.result(), file); !(off <= same)) {
-          refused[peer.name()] = fmt::format("another result: differs by {:.2g} of the largest element", off);
-          peer.drop();
-          continue;
-        }
-      contestants.push_back({peer.name(), [&peer](double seconds) { return peer.time(seconds); }});
+      if (const auto reason = peer.prepare_like(call.result(), pass, roof.threads, folder, r.problem)) refused[peer.name()] = *reason;
+      else contestants.push_back({peer.name(), [&peer](double seconds) { return peer.time(seconds); }});
     }
-
-    const int rounds = 5;
-    std::vector<Times> best(contestants.size());
-    std::vector<std::vector<double>> medians(contestants.size());
-    std::vector<size_t> order(contestants.size());
-    for (size_t i = 0; i < order.size(); i++) order[i] = i;
-    for (int round = 0; round < rounds; round++) {
-      std::shuffle(order.begin(), order.end(), random_);
-      for (const size_t i : order) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the threads of the one before go to sleep
-        const Times t = contestants[i].time(a_.seconds / rounds);
-        best[i].min_us = round ? std::min(best[i].min_us, t.min_us) : t.min_us;
-        medians[i].push_back(t.median_us);
-      }
-    }
-    for (size_t i = 0; i < best.size(); i++) best[i].median_us = summary_of(medians[i]).median_us;
+    const std::vector<Times> best = race(contestants, a_.seconds, random_);
 
     const Cost c = cost(r.problem, pass);
     const Times ours = best[0];

@@ -11,6 +11,7 @@
 #include "convsmith/npy.h"
 #include "convsmith/trainer.h"
 #include "named_kernels.h"
+#include "schedules/levels.h"
 #include "tools/support/image.h"
 #include "tools/support/interrupt.h"
 #include "tools/support/plot.h"
@@ -174,11 +175,10 @@ void learn(const LearnArguments &a, const Settings &s) {
       throw Error(fmt::format("--lr: expected auto or a number above 0, got \"{}\"", a.rate));
   }
 
-  KernelRequest r{kernel_name,
-                  parse_passes(p.bias ? "forward,weight_gradient,bias_gradient" : "forward,weight_gradient", p),
-                  p,
-                  "",
-                  {}};
+  // On a GPU train_step does all of a step, and the tensors stay there.
+  const bool device = !device_interface(level_name(parse_targets(s.target)[0])).empty();
+  const std::string passes = p.bias ? "forward,weight_gradient,bias_gradient" : "forward,weight_gradient";
+  KernelRequest r{kernel_name, parse_passes(passes + (device ? ",train_step" : ""), p), p, "", {}};
   const Library library = load_kernel(r, s);
   Conv layer(library, kernel_name);
   if (init.defined()) layer.set_weight(init);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
+#include "tools/support/internal_error.h"
 
 namespace convsmith {
 
@@ -94,11 +95,5 @@ void compile_runtime(const std::string &target, const std::string &object);
 /// For each pass, every schedule that supports it, at its presets and, where `extremes`, at each knob's ends.
 std::vector<std::vector<Candidate>> candidates(const std::string &problem, const std::vector<std::string> &passes,
                                                const std::string &target, bool extremes);
-
-/// A fault of ours, not of the input: exit status 3.
-class InternalError : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
 
 }  // namespace convsmith

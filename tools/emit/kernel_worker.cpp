@@ -5,6 +5,7 @@
 #include "generators/kernel_generator.h"
 #include "kernel_job.h"
 #include "library.h"
+#include "narrow_floats.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
 #include "spirv.h"
@@ -134,11 +135,9 @@ void estimate(Func f, const BufferSpec &spec) {
 KernelResult compile(const KernelJob &job) {
   Workload w = workload_of(job);
   const bool empty_batch = Problem::parse(job.problem).n == 0;
-  // Extensions, so that only kernels which need them ask a device for them.
-  if (w.target.has_feature(Target::OpenCL) && w.problem.type == Type::f16) w.target = w.target.with_feature(Target::CLHalf);
-  if (w.target.has_feature(Target::Vulkan) && w.problem.type == Type::f16) w.target = w.target.with_feature(Target::VulkanFloat16);
-  if (w.problem.type == Type::bf16 && (w.target.has_feature(Target::OpenCL) || w.target.has_feature(Target::Vulkan)))
-    throw Error(fmt::format("level {}: type=bf16: expected f32, f16 or u8s8: the compiler takes bf16 for f16 there, in \"{}\"", job.target, job.problem));
+  // OpenCL and Vulkan have no bf16, and f16 as extensions that a device may lack.
+  const bool as_bits = (w.problem.type == Type::f16 || w.problem.type == Type::bf16) &&
+                       (w.target.has_feature(Target::OpenCL) || w.target.has_feature(Target::Vulkan));
   w.target = w.target.with_feature(Target::UserContext).with_feature(Target::NoRuntime).with_feature(Target::NoBoundsQuery);
   const bool packs = is_packing(w.pass);
   const AutoschedulerParams scheduler = autoscheduler(job.schedule);
@@ -158,7 +157,7 @@ KernelResult compile(const KernelJob &job) {
       }
       choice.schedule->apply(s, choice.knobs, sized);
       schedule_small(s, sized.target);
-    }, weight, scheduler);
+    }, weight, scheduler, as_bits ? hold_narrow_floats_as_bits : nullptr);
   };
   Module module = module_for(w);
   KernelResult r;

@@ -89,9 +89,17 @@ TimedCall::~TimedCall() = default;
 void TimedCall::operator()() const {
   convsmith_error error;
   if (table_->run(arguments_.data(), &error) != CONVSMITH_OK) throw Error(fmt::format("{}: {}", pass_.title(), error.message));
-  if (result_.on_device()) library_.synchronize();
   if (slices_.size() == 1) slices_[0].first.copy_from(slices_[0].second);
   else if (workers_) workers_->run([&](int t) { slices_[size_t(t)].first.copy_from(slices_[size_t(t)].second); });
+}
+
+void TimedCall::wait() const {
+  if (result_.on_device()) library_.synchronize();
+}
+
+Times TimedCall::time(double seconds) const {
+  const double batch_us = result_.on_device() ? 1000 : 50;
+  return summary_of(time_each(seconds, *this, [this] { wait(); }, batch_us));
 }
 
 Tensor TimedCall::result() const {

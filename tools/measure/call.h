@@ -3,7 +3,8 @@
 #include <map>
 #include <memory>
 #include "convsmith/library.h"
-#include "tools/emit/library.h"
+#include "generators/pass.h"
+#include "tools/support/stopwatch.h"
 
 namespace convsmith {
 
@@ -23,8 +24,12 @@ class TimedCall {
   TimedCall &operator=(const TimedCall &) = delete;
 
   /// Runs the pass and, for a weight gradient on a processor, brings the result into the order of files. On a GPU the tensors
-  /// stay there, and the call waits until it is done. Throws Error where it fails.
+  /// stay there, and the call may return before it is done. Throws Error where it fails.
   void operator()() const;
+  /// Until the calls so far are done.
+  void wait() const;
+  /// The least and the median of a call; of a GPU's, of as many at once as take a millisecond.
+  Times time(double seconds) const;
   /// In the order of files.
   Tensor result() const;
   /// Writes the inputs that have no file in the folder yet: scales and zero points.

@@ -11,7 +11,7 @@
 // choosing its own layout) is done by prepare and not timed.
 #pragma once
 #include <optional>
-#include "convsmith/problem.h"
+#include "convsmith/tensor.h"
 #include "generators/pass.h"
 #include "tools/support/process.h"
 #include "tools/support/stopwatch.h"
@@ -29,6 +29,9 @@ class Peer {
 
   /// Why it cannot do this, or nothing where it is prepared. Throws Error where the program fails.
   std::optional<std::string> prepare(PassKind, int threads, const std::string &folder, const std::string &result, const Problem &);
+  /// The same, and that it makes the same result as ours. A peer that sums in another way (a Fourier transform, say) may
+  /// round; one that computes something else differs by far more.
+  std::optional<std::string> prepare_like(const Tensor &ours, PassKind, int threads, const std::string &folder, const Problem &);
   Times time(double seconds);
   void drop();
 

@@ -17,10 +17,10 @@ inline Times summary_of(std::vector<double> us) {
   return {us.front(), us[us.size() / 2]};
 }
 
-/// Calls again and again for so many seconds, at least twice. Calls of less than 50 us are timed in batches of about that
-/// long, and what a batch took is divided by its calls.
-template<class Call>
-std::vector<double> time_each(double seconds, Call &&call) {
+/// Calls again and again for so many seconds, at least twice. Calls of less than `batch_us` are timed in batches of about that
+/// long, and what a batch took, with the wait at its end, is divided by its calls.
+template<class Call, class Wait>
+std::vector<double> time_each(double seconds, Call &&call, Wait &&wait, double batch_us) {
   using Clock = std::chrono::steady_clock;
   const auto since = [](Clock::time_point start) {
     return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
@@ -28,14 +28,20 @@ std::vector<double> time_each(double seconds, Call &&call) {
   const auto batch_of = [&](int calls) {
     const auto start = Clock::now();
     for (int i = 0; i < calls; i++) call();
+    wait();
     return since(start);
   };
   const auto start = Clock::now();
   int calls = 1;
-  while (calls < 1 << 20 && batch_of(calls) < 50) calls *= 2;
+  while (calls < 1 << 20 && batch_of(calls) < batch_us) calls *= 2;
   std::vector<double> us;
   while (us.size() < 2 || since(start) < seconds * 1e6) us.push_back(batch_of(calls) / calls);
   return us;
+}
+
+template<class Call>
+std::vector<double> time_each(double seconds, Call &&call) {
+  return time_each(seconds, call, [] {}, 50);
 }
 
 template<class Call>
