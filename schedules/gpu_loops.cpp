@@ -269,6 +269,9 @@ void schedule_kernel(GpuKernel &g, const Knobs &k) {
     vector = 0;
     for (int a = 0; a < g.dense; a++) vector += l.tile_extent[size_t(a)] > 1;
   }
+  // Halide joins stores that lie between each other into one: of three times four, which OpenCL and Vulkan have not.
+  for (size_t a = 0; a < g.free.size() && !g.vectors; a++)
+    if (int(a) != g.dense && l.tile_extent[a] != 1 && l.tile_extent[a] != 2 && l.tile_extent[a] != 4) vector = -1;
   unroll_tile(g.store, l.tile, vector, l.tile_extent[size_t(g.dense)]);
   for (auto &v : l.residue) g.store.unroll(v.var);
   Var grid = l.block[0].var;  // one axis of blocks: CUDA's y and z end at 65,535
