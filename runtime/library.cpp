@@ -195,7 +195,8 @@ void Library::set_level(std::string_view level) const {
     convsmith_error error{};
     const convsmith_status status = table_->set_level(i, &error);
     if (status == CONVSMITH_OK) return;
-    throw Error("library " + name() + ": level " + std::string(level) + ": " + message_of(status, error));
+    const std::string said = message_of(status, error), about = "level " + std::string(level) + ": ";
+    throw Error("library " + name() + ": " + (said.rfind(about, 0) == 0 ? "" : about) + said);
   }
   throw Error("library " + name() + ": expected any or a level out of " + joined(levels()) + ", got " + std::string(level));
 }
