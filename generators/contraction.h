@@ -15,9 +15,11 @@ using Finish = std::function<std::vector<Halide::Expr>(Halide::Expr, const Index
 Finish rounded_to(Halide::Type);
 
 /// A tensor on one side of the correlation as the sums read it: in the type of the sums (8 bits stay 8 bits), with its
-/// border, `beyond` being the value of a border of zeros. A negative padding crops before the border applies.
+/// border, `beyond` being the value of a border of zeros. A negative padding crops before the border applies. Dimension 0 is
+/// x where `x_first`, else the channel. `fill`: rows of x have their border of zeros written first, and an update copies the
+/// tensor into them.
 Halide::Func with_border(const Workload &, const Geometry &, const std::string &name, Halide::Func, Side, bool x_first,
-                         Halide::Expr beyond);
+                         Halide::Expr beyond, bool fill = false);
 /// Weights as weight(vector channel, other channel, g, k...[, position...]) in the type of the sums, however they lie;
 /// the position first where `position_first`. `of` is the side whose channels are the vector axis.
 Halide::Func filter_of(const Workload &, const Geometry &, Halide::Func, Side of, bool position_first = false);

@@ -26,7 +26,9 @@ struct Workload {
   int panel = 0;      // weights arrive in panels of this many vector-axis channels (0: plain)
   int quad = 0;       // 4: of 8-bit weights four summed channels lie beside each other for one vector-axis channel
   bool trim = false;  // leave out the rows of taps that fall in a border of zeros (not along W)
-  bool fill = false;  // of a row whose extent is open, a border of zeros is written first and the tensor copied into it
+  // Rows that are copied with a border of zeros have that written first and the tensor copied into them: as one definition their
+  // ends would be vectors of clamped loads, made lane by lane.
+  bool fill = false;
   bool offset = false;  // u8 is read as s8, 128 less, for machines that multiply equal signs only
   std::vector<Halide::Expr> sizes = {};  // by Size; needed for those that are `?`
 };

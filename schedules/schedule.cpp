@@ -174,7 +174,8 @@ Workload with_knobs(Workload w, const Knobs &knobs) {
   w.quad = knobs.get("quad", 0);
   w.offset = knobs.get("offset", 0) != 0;
   w.trim = knobs.get("trim", 0) != 0;
-  w.fill = knobs.get("pad", 0) != 0 && knobs.get("block", 0) == 0;  // each copy holds whole rows
+  // Of a pass with a single operand that is copied, and each copy holding whole rows.
+  w.fill = (w.pass == PassKind::forward || w.pass == PassKind::input_gradient) && knobs.get("pad", 0) != 0 && knobs.get("block", 0) == 0;
   return w;
 }
 
