@@ -9,7 +9,7 @@ namespace {
 constexpr int clock_khz = 13, multiprocessors = 16, memory_clock_khz = 36, memory_bus_bits = 37, capability_major = 75, capability_minor = 76;
 
 // f32 multiply-adds that a multiprocessor starts in a cycle: the programming guide's table of arithmetic throughput.
-int lanes_of(int major, int minor) { return major == 8 && minor == 0 ? 64 : major >= 8 || major < 7 ? 128 : 64; }
+int lanes_of(int major, int minor) { return major == 7 || (major == 8 && minor == 0) ? 64 : 128; }
 
 template<class Function> bool find(void *library, const char *name, Function *&function) {
   function = reinterpret_cast<Function *>(dlsym(library, name));
