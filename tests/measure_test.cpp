@@ -1,16 +1,19 @@
 // What timings are held against: counted costs, the roof's two limits, and the stopwatch. No assertion on a time.
 #include <gtest/gtest.h>
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 #include "schedules/levels.h"
 #include "tools/emit/kernel_job.h"
 #include "tools/measure/cost.h"
+#include "tools/measure/race.h"
 #include "tools/measure/roof.h"
 #include "tools/support/stopwatch.h"
 
@@ -204,6 +207,28 @@ TEST(Cost, CountsPast64BitsAndNoFurther) {
   EXPECT_TRUE(elements({2, 3, 4, 5}) == 120);
   EXPECT_TRUE(positions({2, 3, 4, 5}) == 20);
   EXPECT_TRUE(positions({2, 3}) == 1);
+}
+
+// Everybody has five turns of a fifth of the time, not always in the same order.
+TEST(Race, KeepsTheLeastTimeAndTheMiddleOne) {
+  std::mt19937 random(1);
+  std::string order;
+  const auto entrant = [&](char name, std::vector<Times> turns) {
+    return Contestant{std::string(1, name), [&order, name, turns, turn = size_t{0}](double seconds) mutable {
+                        EXPECT_DOUBLE_EQ(seconds, 0.2);
+                        order += name;
+                        return turns.at(turn++);
+                      }};
+  };
+  const std::vector<Times> best = race({entrant('a', {{5, 9}, {3, 8}, {4, 7}, {6, 6}, {5, 5}}), entrant('b', {{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}})}, 1, random);
+  ASSERT_EQ(best.size(), 2u);
+  EXPECT_EQ(best[0].min_us, 3);
+  EXPECT_EQ(best[0].median_us, 7);
+  EXPECT_EQ(best[1].min_us, 1);
+  EXPECT_EQ(best[1].median_us, 3);
+  EXPECT_EQ(std::count(order.begin(), order.end(), 'a'), 5);
+  EXPECT_EQ(order.size(), 10u);
+  EXPECT_NE(order, "ababababab");
 }
 
 }  // namespace
