@@ -108,7 +108,8 @@ class Bench {
     for (auto &[request, batch] : kernels) run(request, batch);
     report_["means"] = means();
     for (auto &m : report_["means"]) {
-      std::string line = fmt::format("geometric mean {:<26} {:>3} rows, {:>5.1f} % of the roof", m["of"].get<std::string>(), m["rows"].get<int>(), 100 * m["roof"].get<double>());
+      std::string line = fmt::format("geometric mean {:<26} {:>3} rows", m["of"].get<std::string>(), m["rows"].get<int>());
+      if (m["roof"] > 0) line += fmt::format(", {:>5.1f} % of the roof", 100 * m["roof"].get<double>());
       for (auto &[name, ratio] : m["ratios"].items()) line += fmt::format(", {} {:.3f}", name, ratio.get<double>());
       say(line + "\n");
     }
