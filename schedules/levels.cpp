@@ -64,6 +64,8 @@ std::string device_interface(const std::string &name) {
   return "";
 }
 
+bool is_device(const std::string &level) { return !device_interface(level).empty(); }
+
 Target target_for_all(const std::vector<Target> &targets) {
   Target t(Target::Linux, targets.at(0).arch, 64, {});
   for (auto &level : levels())

@@ -13,6 +13,8 @@ std::string level_name(const Halide::Target &);
 
 /// The function of Halide's run-time that a GPU's level is called by; empty for a level of the processor.
 std::string device_interface(const std::string &level);
+/// Whether a level is a GPU's.
+bool is_device(const std::string &level);
 /// A target that has what each of the list has: for a run-time that serves them all.
 Halide::Target target_for_all(const std::vector<Halide::Target> &);
 

@@ -87,7 +87,7 @@ class Bench {
     for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("against", &a.against), std::pair("records", &a.records)})
       if (!value->empty()) report_[option] = *value;
     report_["set"] = a.set, report_["rows"] = nlohmann::json::array();
-    if (!device_interface(level_).empty()) {
+    if (is_device(level_)) {
       const auto device = level_.starts_with("cuda") ? cuda_device() : std::nullopt;
       roofs_.push_back(device ? device->roof : Roof());  // nominal, or unknown
       if (device) report_["device"] = device->name, report_["roofs"].push_back(roof_json(device->roof));

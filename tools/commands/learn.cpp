@@ -176,7 +176,7 @@ void learn(const LearnArguments &a, const Settings &s) {
   }
 
   // On a GPU train_step does all of a step, and the tensors stay there.
-  const bool device = !device_interface(level_name(parse_targets(s.target)[0])).empty();
+  const bool device = is_device(level_name(parse_targets(s.target)[0]));
   const std::string passes = p.bias ? "forward,weight_gradient,bias_gradient" : "forward,weight_gradient";
   KernelRequest r{kernel_name, parse_passes(passes + (device ? ",train_step" : ""), p), p, "", {}};
   const Library library = load_kernel(r, s);

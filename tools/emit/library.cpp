@@ -221,13 +221,13 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), layer};
   for (auto *list : {&jobs, &packing})
     for (auto &j : *list) {
-      if (!device_interface(lib.levels[j.level]).empty())
+      if (is_device(lib.levels[j.level]))
         run_tool({tool_of(o.cc, "objcopy"), "--redefine-sym", "halide_device_malloc=convsmith_device_malloc", j.job.object}, "a kernel for a device");
       link.push_back(j.job.object);
     }
   std::string served = baseline(targets[0]);
   for (auto &level : lib.levels)
-    if (!device_interface(level).empty()) served += "," + level;
+    if (is_device(level)) served += "," + level;
   link.push_back(runtime_object(served, served != baseline(targets[0]), o.cc));
   run_tool(link, "joining the objects");
   run_tool({tool_of(o.cc, "objcopy"), "--keep-global-symbols=" + at("symbols"), "--strip-unneeded", at(o.name + ".o")}, "hiding symbols");

@@ -255,7 +255,7 @@ nlohmann::json certify(const Library &library, const std::vector<KernelRequest> 
     try {
       library.set_level(level);
     } catch (const Error &) {
-      held["not_run"] = device_interface(level).empty() ? "this processor lacks some of its instructions" : "no such device was found";
+      held["not_run"] = is_device(level) ? "no such device was found" : "this processor lacks some of its instructions";
       certificate["levels"].push_back(held);
       continue;
     }
