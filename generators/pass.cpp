@@ -69,6 +69,8 @@ void check_sum_limit(const Problem &p) {
 
 const char *pass_name(PassKind pass) { return names[static_cast<size_t>(pass)]; }
 
+bool is_packing(PassKind p) { return p == PassKind::pack_weight || p == PassKind::pack_weight_for_input_gradient; }
+
 PassKind parse_pass(std::string_view name) {
   std::string list;
   for (size_t i = 0; i < names.size(); i++) {

@@ -21,6 +21,8 @@ enum class PassKind {
 const char *pass_name(PassKind);
 /// Throws Error, listing the names, for anything else.
 PassKind parse_pass(std::string_view name);
+/// Whether a pass brings weights into the order that another one reads.
+bool is_packing(PassKind);
 /// Every pass that makes sense for a problem, in the order of the enumeration.
 std::vector<PassKind> passes_of(const Problem &);
 /// Throws Error that names the word of the problem, or the pass, that is not built yet or does not fit.

@@ -252,8 +252,9 @@ Device device(const Target &t) {
 
 bool reads_vectors(const Target &t) { return t.has_feature(Target::CUDA); }
 
-bool stores_vectors(const Workload &w) {
-  return w.target.has_feature(Target::CUDA) || (w.problem.type != Type::f16 && w.problem.type != Type::bf16);
+bool floats_as_bits(const Workload &w) {
+  return (w.problem.type == Type::f16 || w.problem.type == Type::bf16) &&
+         (w.target.has_feature(Target::OpenCL) || w.target.has_feature(Target::Vulkan));
 }
 
 void schedule_kernel(GpuKernel &g, const Knobs &k) {

@@ -39,8 +39,9 @@ struct GpuKernel {
 void schedule_kernel(GpuKernel &, const Knobs &);
 /// With CUDA. OpenCL and Vulkan have no vectors of the widths that Halide loads for a stride of three.
 bool reads_vectors(const Halide::Target &);
-/// Not where 16-bit floats are converted by arithmetic: Halide makes no OpenCL of the vectors of conditions in that.
-bool stores_vectors(const Workload &);
+/// OpenCL and Vulkan have no bf16, and f16 as extensions that a device may lack: there both are the integers that hold their bits,
+/// converted by arithmetic. Halide makes no OpenCL of the vectors of conditions in that.
+bool floats_as_bits(const Workload &);
 
 /// One thread an element of every stage of a Func, sums being its own.
 void schedule_elements(Halide::Func);

@@ -7,11 +7,13 @@
 //   ratio   a peer's time over ours; weights are packed, and tensors put on the device, before
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <random>
 #include "convsmith/error.h"
 #include "convsmith/file.h"
 #include "tools/measure/call.h"
@@ -33,8 +35,6 @@ struct Arguments {
   std::vector<std::string> peers;
   double seconds = 0.2;
 };
-
-bool is_packing(const Pass &pass) { return pass.name().starts_with("pack_"); }
 
 // The first of the processor's levels that runs here.
 std::string processor_level(const Library &library) {
@@ -73,13 +73,7 @@ bool same_bits(const Tensor &a, const Tensor &b) {
 class Bench {
  public:
   explicit Bench(const Arguments &a) : a_(a), device_(cuda_device()) {
-    for (auto &option : a.peers) {
-      peers_.emplace_back(option);
-      const Peer &peer = peers_.back();
-      if (peer.version().empty()) std::cerr << fmt::format("peer {}: {}\n", peer.name(), peer.reason());
-      report_[peer.version().empty() ? "unavailable" : "peers"][peer.name()] = peer.version().empty() ? peer.reason() : peer.version();
-      if (peer.version().empty()) peers_.pop_back();
-    }
+    peers_ = open_peers(a.peers, report_, false);
     report_["rows"] = nlohmann::json::array();
   }
 
@@ -97,7 +91,7 @@ class Bench {
       std::cout << head << "\n";
     }
     for (const Pass &pass : library.passes())
-      if (!is_packing(pass) && (a_.only.empty() || pass.kernel().find(a_.only) != std::string::npos) &&
+      if (!is_packing(parse_pass(pass.name())) && (a_.only.empty() || pass.kernel().find(a_.only) != std::string::npos) &&
           (a_.passes.empty() || ("," + a_.passes + ",").find("," + pass.name() + ",") != std::string::npos))
         row(library, pass, processor, level, cuda);
   }

@@ -71,17 +71,9 @@ class Bench {
  public:
   Bench(const BenchArguments &a, const Settings &s) : a_(a), s_(s), level_(level_name(parse_targets(s.target).at(0))) {
     require_runs_here(parse_targets(s.target).at(0));
-    for (auto &option : a.peers) {
-      Peer peer(option);
-      if (!peer.version().empty()) {
-        peers_.push_back(std::move(peer));
-        continue;
-      }
-      report_["unavailable"][peer.name()] = peer.reason();
-      if (!s.quiet) std::cerr << fmt::format("peer {}: {}\n", peer.name(), peer.reason());
-    }
+    peers_ = open_peers(a.peers, report_, s.quiet);
     if (!a.against.empty()) columns_.push_back(a.against), report_["peers"][a.against] = version_text;
-    for (auto &peer : peers_) columns_.push_back(peer.name()), report_["peers"][peer.name()] = peer.version();
+    for (auto &peer : peers_) columns_.push_back(peer.name());
     report_["cpu"] = this_cpu(), report_["level"] = level_, report_["halide"] = halide_version();
     report_["convsmith"] = version_text, report_["seconds"] = a.seconds;
     for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("against", &a.against), std::pair("records", &a.records)})

@@ -6,6 +6,7 @@
 #include "kernel_job.h"
 #include "library.h"
 #include "narrow_floats.h"
+#include "schedules/gpu_loops.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
 #include "spirv.h"
@@ -135,9 +136,6 @@ void estimate(Func f, const BufferSpec &spec) {
 KernelResult compile(const KernelJob &job) {
   Workload w = workload_of(job);
   const bool empty_batch = Problem::parse(job.problem).n == 0;
-  // OpenCL and Vulkan have no bf16, and f16 as extensions that a device may lack.
-  const bool as_bits = (w.problem.type == Type::f16 || w.problem.type == Type::bf16) &&
-                       (w.target.has_feature(Target::OpenCL) || w.target.has_feature(Target::Vulkan));
   w.target = w.target.with_feature(Target::UserContext).with_feature(Target::NoRuntime).with_feature(Target::NoBoundsQuery);
   const bool packs = is_packing(w.pass);
   const AutoschedulerParams scheduler = autoscheduler(job.schedule);
@@ -157,7 +155,7 @@ KernelResult compile(const KernelJob &job) {
       }
       choice.schedule->apply(s, choice.knobs, sized);
       schedule_small(s, sized.target);
-    }, weight, scheduler, as_bits ? hold_narrow_floats_as_bits : nullptr);
+    }, weight, scheduler, floats_as_bits(w) ? hold_narrow_floats_as_bits : nullptr);
   };
   Module module = module_for(w);
   KernelResult r;

@@ -37,9 +37,6 @@ std::vector<KernelRequest> read_spec(const std::string &path);
 /// "forward,weight_gradient" or "all"; the packing that a pass needs is added.
 std::vector<PassKind> parse_passes(std::string_view text, const Problem &);
 
-/// Whether a pass brings weights into the order that another one reads.
-bool is_packing(PassKind);
-
 /// Writes the four files, each whole or not at all, and returns the manifest. Throws Error for bad input, a compiler
 /// that is not there or a folder that cannot be written; InternalError where a compiler died.
 nlohmann::json emit_library(const std::vector<KernelRequest> &, const EmitOptions &);

@@ -34,8 +34,6 @@ KernelRequest parse_line(std::string_view line) {
 
 }  // namespace
 
-bool is_packing(PassKind p) { return p == PassKind::pack_weight || p == PassKind::pack_weight_for_input_gradient; }
-
 std::vector<PassKind> parse_passes(std::string_view text, const Problem &p) {
   std::set<PassKind> passes;
   if (text == "all") {

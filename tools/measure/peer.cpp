@@ -2,6 +2,7 @@
 #include "call.h"
 #include <fmt/format.h>
 #include <filesystem>
+#include <iostream>
 #include <sstream>
 #include "convsmith/error.h"
 
@@ -54,5 +55,20 @@ Times Peer::time(double seconds) {
 }
 
 void Peer::drop() { ask("drop", 60); }
+
+std::vector<Peer> open_peers(const std::vector<std::string> &options, nlohmann::json &report, bool quiet) {
+  std::vector<Peer> peers;
+  for (auto &option : options) {
+    Peer peer(option);
+    if (!peer.version().empty()) {
+      report["peers"][peer.name()] = peer.version();
+      peers.push_back(std::move(peer));
+      continue;
+    }
+    report["unavailable"][peer.name()] = peer.reason();
+    if (!quiet) std::cerr << fmt::format("peer {}: {}\n", peer.name(), peer.reason());
+  }
+  return peers;
+}
 
 }  // namespace convsmith

@@ -10,7 +10,9 @@
 // the .npy to write, all f32 in the logical order of files. What a library may do once for many calls (packing weights,
 // choosing its own layout) is done by prepare and not timed.
 #pragma once
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <vector>
 #include "convsmith/tensor.h"
 #include "generators/pass.h"
 #include "tools/support/process.h"
@@ -42,5 +44,8 @@ class Peer {
   std::string name_, version_, reason_;
   std::unique_ptr<Conversation> program_;
 };
+
+/// Those that can run here. The report gets each one's version, or why it cannot, which standard error does too unless `quiet`.
+std::vector<Peer> open_peers(const std::vector<std::string> &options, nlohmann::json &report, bool quiet);
 
 }  // namespace convsmith
