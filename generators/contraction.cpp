@@ -219,11 +219,11 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
         reached[d].push_back({m, along && t.move < 0 ? reversed(t) : t});  // rows walked forwards, as LLVM has it faster
     all_reached &= int(reached[d].size()) == period;
     periods.push_back(period);
-    s.free.push_back({x, extent.plan, period, gradient || !geo.unshared, extent.known, d == 0 ? geo.interleaved : 1});
+    s.free.push_back({x, extent.plan, period, gradient || !geo.unshared, extent.known, extent.value, d == 0 ? geo.interleaved : 1});
     v.push_back(x), sum_at.push_back(period == 1 ? Expr(x) : x / period);
   }
   // Unshared weights are used again along n only.
-  s.free.insert(geo.unshared ? s.free.begin() + 1 : s.free.end(), Axis{n, geo.n.plan, 1, false, geo.n.known});
+  s.free.insert(geo.unshared ? s.free.begin() + 1 : s.free.end(), Axis{n, geo.n.plan, 1, false, geo.n.known, geo.n.value});
   s.free.push_back({g, geo.g});
 
   // With a border of zeros, rows of taps in it add nothing; any other border is read.

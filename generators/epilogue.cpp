@@ -73,7 +73,7 @@ Stages activation_build(const Workload &w, const std::vector<Func> &in) {
   s.out = Func("dpre_out");
   s.out(v) = cast(tensor_type(p), cast<float>(in[0](v)) *
                                       (p.save == Save::pre ? slope_from_pre(p, stored) : slope_from_output(p, stored)));
-  for (size_t d = 0; d < v.size(); d++) s.free.push_back({v[d], e[d].plan, 1, false, e[d].known});
+  for (size_t d = 0; d < v.size(); d++) s.free.push_back({v[d], e[d].plan, 1, false, e[d].known, e[d].value});
   if (p.layout == Layout::channels_first) std::rotate(s.free.begin(), s.free.begin() + 2, s.free.begin() + 3);
   return s;
 }

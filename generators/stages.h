@@ -39,6 +39,7 @@ struct Axis {
   int period = 1;  // out's element v comes from the sum number v % period, at v / period
   bool overrun = false;  // the operands may be read past its end: they have an exterior there
   bool known = true;  // else `extent` is a stand-in to plan with
+  Halide::Expr size = {};  // the extent where it is not known
   int repeat = 1;  // what bcast has along it repeats after so many elements: vectors are loaded where tiles start at such
 };
 

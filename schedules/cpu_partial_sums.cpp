@@ -172,7 +172,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   const Var c = s.free[0].var;
   const Loop contiguous = l.block_extent[0] ? Loop(Var(c.name() + "_in_block")) : Loop(c);
   s.out.vectorize(contiguous, l.lanes, TailStrategy::GuardWithIf);
-  const LoopLevel task = parallel_tasks(s.out, s, l);
+  const LoopLevel task = parallel_tasks(s.out, Stage(s.out), s, l);
   acc.compute_at(task).vectorize(c, l.lanes);
 
   split(sum.update(0), s, k, l, Tiles::round_up, false);

@@ -80,7 +80,7 @@ void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, 
       Var outer = level("_tile"), inner = level("_in_tile");
       stage.split(v, outer, inner, tile,
                   tiles == Tiles::round_up ? TailStrategy::RoundUp
-                  : blocked || !s.free[a].known || s.free[a].repeat > 1 ? TailStrategy::GuardWithIf
+                  : blocked || (!s.free[a].known && tiles != Tiles::fitting) || s.free[a].repeat > 1 ? TailStrategy::GuardWithIf
                                            : TailStrategy::ShiftInwards);
       l.tile.push_back(inner), v = outer;
     }
@@ -96,18 +96,18 @@ void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, 
   for (size_t a = 0; a < rest.size(); a++) l.middle.push_back(rest[k.get("loops", a, int((a + 1) % rest.size()))]);
 }
 
-LoopLevel parallel_tasks(Func f, const Stages &s, const Loops &l) {
+LoopLevel parallel_tasks(Func f, Stage stage, const Stages &s, const Loops &l) {
   if (l.block.empty()) return LoopLevel::root();
   Var task = l.block[0].var;
   for (size_t i = 1; i < l.block.size(); i++) {
     const Var next = numbered("task", i);
-    f.fuse(task, l.block[i], next);
+    stage.fuse(task, l.block[i], next);
     task = next;
   }
-  f.parallel(task);
+  stage.parallel(task);
   // Halide sets the tasks at the borders apart, and leaves their loops whole. Where it cannot tell how many those are,
   // the rows within a task are better set apart: 117 against 132 us (depthwise 3x3, 64 channels, 112x112, Zen 5).
-  if (std::any_of(s.free.begin(), s.free.end(), [](const Axis &a) { return !a.known; })) f.partition(task, Partition::Never);
+  if (std::any_of(s.free.begin(), s.free.end(), [](const Axis &a) { return !a.known; })) stage.partition(task, Partition::Never);
   return LoopLevel(f, task);
 }
 
@@ -199,8 +199,10 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   if (tiles > 1) block[axis] = int((tiles + wanted - 1) / wanted) * tile[axis];
 }
 
-LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
-  split(Stage(s.out), s, k, l, Tiles::whole, true);
+namespace {
+
+LoopLevel store_tiles(Stage stage, Stages &s, const Knobs &k, Loops &l, Tiles tiles) {
+  split(stage, s, k, l, tiles, true);
   std::vector<Loop> store = l.tile;
   int lanes = l.lanes;
   if (s.dense && l.tile_extent[s.dense] > 1) {  // the tile is transposed on its way to memory
@@ -209,10 +211,26 @@ LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
     std::rotate(store.begin(), store.begin() + at, store.begin() + at + 1);
     for (lanes = l.lanes; l.tile_extent[s.dense] % lanes; lanes--) {}
   }
-  s.out.reorder(join(join(store, l.residue), l.middle, l.block));
-  if (lanes > 1) s.out.vectorize(store[0], lanes);
-  for (auto &v : join(store, l.residue)) s.out.unroll(v);
-  return parallel_tasks(s.out, s, l);
+  stage.reorder(join(join(store, l.residue), l.middle, l.block));
+  if (lanes > 1) stage.vectorize(store[0], lanes);
+  for (auto &v : join(store, l.residue)) stage.unroll(v);
+  return parallel_tasks(s.out, stage, s, l);
+}
+
+}  // namespace
+
+LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
+  // Axes known only when run may be shorter than a tile. Where they are not, the last tile of short sums had better be shifted
+  // inwards, than guard each of its loads and stores: 64 channels at 28x28: 3.9 against 4.3 us, of fixed extents 3.7; at
+  // 112x112 87 against 91 (Zen 5).
+  Expr fits;
+  for (size_t a = 1; a < s.free.size() && s.paired; a++)
+    if (const Axis &axis = s.free[a]; !axis.known && axis.period == 1 && l.tile_extent[a] > 1 && !l.block_extent[a]) {
+      const Expr this_one = axis.size >= l.tile_extent[a];
+      fits = fits.defined() ? fits && this_one : this_one;
+    }
+  if (fits.defined()) store_tiles(s.out.specialize(fits), s, k, l, Tiles::fitting);
+  return store_tiles(Stage(s.out), s, k, l, Tiles::whole);
 }
 
 Loop around_tile(const Loops &l) { return (l.residue.empty() ? l.middle : l.residue)[0]; }

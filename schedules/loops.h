@@ -41,14 +41,15 @@ std::vector<Halide::Var> storage_order(const std::vector<Axis> &);
 int divisor(int n, int most);
 
 /// How the last tile of an axis is computed where it is short: whole, shifted inwards over its neighbour in the same
-/// task; whole, its stores guarded, where the neighbour may be another task's; rounded up past the end.
-enum class Tiles { none, whole, round_up };
+/// task; whole, its stores guarded, where the neighbour may be another task's, or the axis shorter than a tile; as `whole`,
+/// where no axis known only when run is shorter; rounded up past the end.
+enum class Tiles { none, whole, fitting, round_up };
 Loops plan(const Stages &, const Knobs &, const Workload &, Tiles = Tiles::whole);
 
 void split(Halide::Stage, const Stages &, const Knobs &, Loops &, Tiles, bool blocks);
 
 /// Fuses the block loops into one parallel loop; root where a single task does it all.
-Halide::LoopLevel parallel_tasks(Halide::Func, const Stages &, const Loops &);
+Halide::LoopLevel parallel_tasks(Halide::Func, Halide::Stage, const Stages &, const Loops &);
 
 /// A loop of a reduction, and which of its axes it walks along.
 struct Reduced {

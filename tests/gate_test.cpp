@@ -99,6 +99,8 @@ TEST(Gate, LayersAtEverySchedule) {
            "ic=64 oc=64 in=28x28 kernel=3 pad=1 type=u8s8 out_type=u8 scale=channel bias=1",
            "n=? ic=32 oc=48 in=?x? kernel=3 stride=2 pad=1 bias=1 activation=relu",
            "n=? in=?x? kernel=5 pad=2 border=replicate",
+           "ic=40 oc=40 groups=40 in=?x? kernel=3 pad=1 bias=1 save=pre activation=silu",
+           "ic=24 oc=24 groups=24 in=?x9x? kernel=3 pad=1",
        })
     list.push_back(Problem::parse(text));
   gate_all(list, {});
