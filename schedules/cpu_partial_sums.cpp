@@ -42,6 +42,36 @@ bool supports(const Stages &s, const Workload &w) {
   return s.sums[0].extent.size() > 1 && (sum >= 1024 || (sum >= 32 && (s.paired || (e0 % lanes && e0 < 2 * lanes))));
 }
 
+// Vectors by channels by taps of a row.
+struct Tile {
+  int vectors = 1, channels = 1, taps = 1;
+};
+
+// Tiles that leave few lanes and few channels to waste and load little for each multiply-add: two vectors by thirteen channels,
+// three by eight, four by six. 1x1, 16 -> 96 channels at 112x112, n=8: 1.9 against 2.9 ms for two by eight; 24 -> 144 at 56x56 0.72
+// against 0.98; 64 -> 256 4.4 against 4.8 (Zen 5). Four only where there are more: what does not fit L1 is then read by longer lines.
+Tile best_tile(const Stages &s, const Machine &m) {
+  const int all = (units(s.free[0]) + m.lanes - 1) / m.lanes;
+  const bool taps = s.free.size() > 3;
+  Tile best;
+  double best_score = 0;
+  for (int v = 1; v <= std::min(all, s.paired ? 1 : 4); v++) {
+    if (v == 4 && all < 8) continue;
+    const int budget = (m.registers - 4 - 2 * std::max(0, v - 2)) / v;
+    Tile t{v};
+    if (taps) {
+      const int row = units(s.free[2]);
+      t.taps = row <= budget ? row : divisor(row, budget);
+      t.channels = convsmith::best_tile(s.free[1], std::max(1, budget / t.taps));
+    }
+    const double other = t.channels * t.taps, sums = v * other, channels = taps ? units(s.free[1]) : 1;
+    const double computed = (all + v - 1) / v * v * double((int(channels) + t.channels - 1) / t.channels * t.channels);
+    const double score = all * channels / computed * sums / (sums + 0.5 * (v + other));
+    if (score > best_score) best = t, best_score = score;
+  }
+  return best;
+}
+
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
   for (auto &knob : k)
@@ -63,12 +93,9 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (s.paired && red.size() > 2) cut.preset[1] = red[0] * red[1] <= 4096 ? 0 : pieces(red[1], std::max(1, 2048 / red[0]));
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]), budget = m.registers - 4;
-  int vectors = s.paired ? 1 : std::min((e0 + m.lanes - 1) / m.lanes, 2);
+  auto [vectors, width, row] = best_tile(s, m);
   if (axes > 3) {
-    const int kw = units(s.free[2]);
-    if (vectors * kw > budget) vectors = 1;
-    tile[2] = kw <= budget / vectors ? kw : divisor(kw, budget / vectors);
-    tile[1] = best_tile(s.free[1], std::max(1, budget / (vectors * tile[2])));
+    tile[1] = width, tile[2] = row;
     // All taps where they fit, so that a vector is loaded once for all of them: 10 channels from one, 5x5 at 31x31, 2.8 against
     // 3.9 us; 7 from 3, 3x3, 4.5 against 5.9 (Zen 5).
     if (axes > 4 && vectors * tile[1] * tile[2] * units(s.free[3]) <= budget) tile[3] = units(s.free[3]);
@@ -90,7 +117,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   }
   const int blocks = s.sums[0].known ? most_blocks(s, cut.preset).second : 1, many = std::min(tasks(s), 8);
   int strips = 1;
-  if (many > 1 && blocks >= 4 && (free_tasks < 4 ? result <= 16 * 1024 : 2 * many * result < free_tasks * positions * e0)) {
+  if (many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || 2 * many * result < free_tasks * positions * e0)) {
     strips = std::min(many, blocks);
     for (const int even : {8, 6, 4})
       if (even <= many && blocks % even == 0 && blocks % strips) strips = even;
@@ -106,13 +133,16 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   k.push_back(cut);
   k.push_back({"strips", {strips}, {1}, {s.sums[0].known ? 16 : 1}});
   // The last of the channels are gathered one by one, and all where they lie apart: once, not in each task. Depthwise x has as many
-  // of them, and is read for every tap: 5x5, 40 channels at 28x28, 9.7 against 20 us (Zen 5).
-  const bool first = w.problem.layout == Layout::channels_first, border = reads_border(w.problem), tail = e0 % m.lanes != 0 && e0 > m.lanes;
+  // of them, and is read for every tap: 5x5, 40 channels at 28x28, 9.7 against 20 us. Others' vectors must be read again often: 3x3,
+  // 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
+  const bool first = w.problem.layout == Layout::channels_first, border = reads_border(w), tail = e0 % m.lanes != 0 && e0 > m.lanes;
+  int uses = 1;
+  for (size_t a = 1; a < axes; a++) uses *= (units(s.free[a]) + tile[a] - 1) / tile[a];
   // Where many taps read the same, their guards cost more than a padded copy: 5x5, 1,152 channels at 7x7, 17 against 24 us; 7x7 at
   // 14x14 7.1 against 8.8 (Zen 5).
   const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1} && !first;
   if (s.padded.defined() && first && e0 > 1) preset(k, "copy", {3});
-  else if (s.padded.defined() && tail && !(s.paired && border)) preset(k, "copy", {2});
+  else if (s.padded.defined() && tail && !s.paired && uses > 11 * ((e0 + m.lanes - 1) / m.lanes)) preset(k, "copy", {2});
   if (!border) preset(k, "pad", {0});
   else if (tail && !(s.paired && first)) preset(k, "pad", {2});
   else if (many_taps) preset(k, "pad", {1});

@@ -160,12 +160,14 @@ int channels_of_a_task(const Stages &s, const std::vector<int> &tile, const Work
   if (tiles < 4) return 0;
   const int share = (tiles + tasks(s) - 1) / tasks(s) * tile[1];
   // Each task copies its channels with their border, by whole vectors.
-  return reads_border(w.problem) && share < lanes ? (lanes + tile[1] - 1) / tile[1] * tile[1] : share;
+  return reads_border(w) && share < lanes ? (lanes + tile[1] - 1) / tile[1] * tile[1] : share;
 }
 
-bool reads_border(const Problem &p) {
-  for (int a = 0; a < p.rank; a++)
-    if (p.kernel[size_t(a)] > 1 || p.pad_lo[size_t(a)] || p.pad_hi[size_t(a)]) return true;
+bool reads_border(const Workload &w) {
+  const Problem &p = w.problem;
+  const bool backwards = w.pass == (p.op == Op::transposed ? PassKind::forward : PassKind::input_gradient);
+  for (size_t a = 0; a < size_t(p.rank); a++)
+    if (p.pad_lo[a] > 0 || p.pad_hi[a] > 0 || (backwards && (p.kernel[a] > 1 || p.pad_lo[a] || p.pad_hi[a]))) return true;
   return false;
 }
 

@@ -64,8 +64,8 @@ void keep_in_registers(Halide::Func acc, const std::vector<Reduced> &red, Stages
 /// The tile along an axis that wastes least, of at most `most`: full tiles count fully, small ones a little less, and in
 /// proportion those that leave fewer than ten sums at work, of which `beside` are on each element of the axis.
 int best_tile(const Axis &, int most, int beside = 10);
-/// Whether any window reaches past an end: one tap without padding reads only what there is.
-bool reads_border(const Problem &);
+/// Whether any window reaches past an end. Without padding only those of a pass that gathers backwards do, of more than one tap.
+bool reads_border(const Workload &);
 /// How many tasks a problem is worth: of about four million multiply-adds each, so that a thread that wakes up late costs
 /// little, but at most sixteen, as each reads its operands anew. The problem alone decides.
 int tasks(const Stages &);

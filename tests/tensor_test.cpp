@@ -190,10 +190,10 @@ TEST(Tensor, CopiesTransposedAtTheEdgesOfBlocks) {
         }
 }
 
-// More columns than are joined, one axis of them that long, and cache lines by the thousand.
+// More columns than are joined, one axis of them that long, cache lines by the thousand, and rows a page apart.
 TEST(Tensor, CopiesLongAxesTransposed) {
   std::mt19937 random(13);
-  for (const Shape &shape : {Shape{70'000, 3}, {3, 70'000}, {300, 300, 5}, {5, 300, 300}, {2, 9, 1000, 4}})
+  for (const Shape &shape : {Shape{70'000, 3}, {3, 70'000}, {1024, 37}, {32, 32, 37}, {300, 300, 5}, {5, 300, 300}, {2, 9, 1000, 4}})
     for (const convsmith_type type : copied_types) {
       std::vector<int> order(shape.size());
       std::iota(order.begin(), order.end(), 0);
