@@ -49,19 +49,21 @@ struct Tile {
 
 // Tiles that leave few lanes and few channels to waste and load little for each multiply-add: two vectors by thirteen channels,
 // three by eight, four by six. 1x1, 16 -> 96 channels at 112x112, n=8: 1.9 against 2.9 ms for two by eight; 24 -> 144 at 56x56 0.72
-// against 0.98; 64 -> 256 4.4 against 4.8 (Zen 5). Four only where there are more: what does not fit L1 is then read by longer lines.
+// against 0.98; 64 -> 256 4.4 against 4.8. Four vectors that are the whole row leave it to the other side to be read by long lines:
+// 256 -> 64 5.2 against 4.8, but 3x3, 3 -> 64 at 224x224, 8.2 against 12.6 ms (Zen 5).
 Tile best_tile(const Stages &s, const Machine &m) {
   const int all = (units(s.free[0]) + m.lanes - 1) / m.lanes;
   const bool taps = s.free.size() > 3;
   Tile best;
   double best_score = 0;
   for (int v = 1; v <= std::min(all, s.paired ? 1 : 4); v++) {
-    if (v == 4 && all < 8) continue;
+    if (v == 4 && all < 8 && (!taps || units(s.free[1]) >= 16)) continue;
     const int budget = (m.registers - 4 - 2 * std::max(0, v - 2)) / v;
     Tile t{v};
     if (taps) {
       const int row = units(s.free[2]);
       t.taps = row <= budget ? row : divisor(row, budget);
+      if (v > 2 && row > 1 && t.taps == 1) continue;
       t.channels = convsmith::best_tile(s.free[1], std::max(1, budget / t.taps));
     }
     const double other = t.channels * t.taps, sums = v * other, channels = taps ? units(s.free[1]) : 1;
@@ -132,20 +134,19 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (s.paired && taps <= budget / 2) preset(k, "unroll", {2});
   k.push_back(cut);
   k.push_back({"strips", {strips}, {1}, {s.sums[0].known ? 16 : 1}});
-  // The last of the channels are gathered one by one, and all where they lie apart: once, not in each task. Depthwise x has as many
-  // of them, and is read for every tap: 5x5, 40 channels at 28x28, 9.7 against 20 us. Others' vectors must be read again often: 3x3,
-  // 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
+  // The last vector of the channels is gathered lane by lane, and all where they lie apart. Copied once it pays where vectors are
+  // read again often: 3x3, 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
   const bool first = w.problem.layout == Layout::channels_first, border = reads_border(w), tail = e0 % m.lanes != 0 && e0 > m.lanes;
   int uses = 1;
   for (size_t a = 1; a < axes; a++) uses *= (units(s.free[a]) + tile[a] - 1) / tile[a];
-  // Where many taps read the same, their guards cost more than a padded copy: 5x5, 1,152 channels at 7x7, 17 against 24 us; 7x7 at
-  // 14x14 7.1 against 8.8 (Zen 5).
-  const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1} && !first;
+  // Depthwise x is read for every tap, so that its last vector, or the guards of many taps, cost more than a padded copy: 5x5, 40
+  // channels at 28x28, 10 against 20 us, 1,152 at 7x7 17 against 24 (Zen 5).
+  const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1};
   if (s.padded.defined() && first && e0 > 1) preset(k, "copy", {3});
   else if (s.padded.defined() && tail && !s.paired && uses > 11 * ((e0 + m.lanes - 1) / m.lanes)) preset(k, "copy", {2});
   if (!border) preset(k, "pad", {0});
-  else if (tail && !(s.paired && first)) preset(k, "pad", {2});
-  else if (many_taps) preset(k, "pad", {1});
+  else if (s.paired && !first && (tail || many_taps)) preset(k, "pad", {1});
+  else if (tail && !s.paired) preset(k, "pad", {2});
   return k;
 }
 
