@@ -159,7 +159,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // so do rows of few tiles, which are all at a border: 16x16 0.66 against 0.32 us.
   if (rows_in_place && block[2]) block[2] = tile[2];
   if (rows_in_place) preset(k, "loops", {0, 1, 2, 3, 4});
-  const bool border = s.padded.defined() && reads_border(w);
+  const bool border = worth_padding(s, w);
   preset(k, "tile", tile);
   preset(k, "block", block);
   preset(k, "pad", {border && (!s.paired || many_taps) && !reads_in_place && !rows_in_place ? 1 : 0});

@@ -136,7 +136,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   k.push_back({"strips", {strips}, {1}, {s.sums[0].known ? 16 : 1}});
   // The last vector of the channels is gathered lane by lane, and all where they lie apart. Copied once it pays where vectors are
   // read again often: 3x3, 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
-  const bool first = w.problem.layout == Layout::channels_first, border = reads_border(w), tail = e0 % m.lanes != 0 && e0 > m.lanes;
+  const bool first = w.problem.layout == Layout::channels_first, border = worth_padding(s, w), tail = e0 % m.lanes != 0 && e0 > m.lanes;
   int uses = 1;
   for (size_t a = 1; a < axes; a++) uses *= (units(s.free[a]) + tile[a] - 1) / tile[a];
   // Depthwise x is read for every tap, so that its last vector, or the guards of many taps, cost more than a padded copy: 5x5, 40

@@ -160,7 +160,7 @@ int channels_of_a_task(const Stages &s, const std::vector<int> &tile, const Work
   if (tiles < 4) return 0;
   const int share = (tiles + tasks(s) - 1) / tasks(s) * tile[1];
   // Each task copies its channels with their border, by whole vectors.
-  return reads_border(w) && share < lanes ? (lanes + tile[1] - 1) / tile[1] * tile[1] : share;
+  return worth_padding(s, w) && share < lanes ? (lanes + tile[1] - 1) / tile[1] * tile[1] : share;
 }
 
 bool reads_border(const Workload &w) {
@@ -169,6 +169,12 @@ bool reads_border(const Workload &w) {
   for (size_t a = 0; a < size_t(p.rank); a++)
     if (p.pad_lo[a] > 0 || p.pad_hi[a] > 0 || (backwards && (p.kernel[a] > 1 || p.pad_lo[a] || p.pad_hi[a]))) return true;
   return false;
+}
+
+bool worth_padding(const Stages &s, const Workload &w) {
+  const auto &kernel = w.problem.kernel;
+  const bool taps = std::any_of(kernel.begin(), kernel.begin() + w.problem.rank, [](std::int64_t k) { return k > 1; });
+  return s.padded.defined() && (reads_border(w) || (taps && s.padded.name() == s.vec.name()));
 }
 
 int tasks(const Stages &s) {
