@@ -174,7 +174,8 @@ bool reads_border(const Workload &w) {
 bool worth_padding(const Stages &s, const Workload &w) {
   const auto &kernel = w.problem.kernel;
   const bool taps = std::any_of(kernel.begin(), kernel.begin() + w.problem.rank, [](std::int64_t k) { return k > 1; });
-  return s.padded.defined() && (reads_border(w) || (taps && s.padded.name() == s.vec.name()));
+  const bool apart = s.over_positions && w.problem.layout == Layout::channels_first;
+  return s.padded.defined() && (reads_border(w) || ((taps || apart) && s.padded.name() == s.vec.name()));
 }
 
 int tasks(const Stages &s) {

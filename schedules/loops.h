@@ -66,8 +66,8 @@ void keep_in_registers(Halide::Func acc, const std::vector<Reduced> &red, Stages
 int best_tile(const Axis &, int most, int beside = 10);
 /// Whether any window reaches past an end. Without padding only those of a pass that gathers backwards do, of more than one tap.
 bool reads_border(const Workload &);
-/// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors for several
-/// taps, whose last would be made lane by lane. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
+/// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors that lie apart,
+/// or for several taps, as the last would be made lane by lane. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
 bool worth_padding(const Stages &, const Workload &);
 /// How many tasks a problem is worth: of about four million multiply-adds each, so that a thread that wakes up late costs
 /// little, but at most sixteen, as each reads its operands anew. The problem alone decides.
