@@ -141,7 +141,7 @@ TEST(Consumer, SaysWhatTheDeviceLacks) {
 TEST(Consumer, TwoLibrariesBesideTheHostsOwnHalide) {
   const TestFolder folder;
   compile_runtime("x86-64", folder / "runtime.o");
-  const Emitted other = emitted("other", {kernel("layer", "forward", "ic=64 oc=64 in=30x30 kernel=3 border=reflect")}, "host");
+  const Emitted other = emitted("other", {kernel("layer", "forward", "ic=64 oc=64 in=28x28 kernel=3 pad=1 border=reflect")}, "host");
   EXPECT_THAT(
       lines_of(
           output_of({compiled(folder, consumer_source("two_libraries.c"), {demo(), other}, {folder / "runtime.o"})})),
