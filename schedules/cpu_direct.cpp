@@ -22,11 +22,9 @@ int beside(const Stages &s, const Machine &m, int vectors) {
 // (one vector each, and one broadcast a position) do not outnumber the multiply-adds.
 int best_vectors(const Stages &s, const Machine &m, int budget) {
   const int channels = units(s.free[0]), all = (channels + m.lanes - 1) / m.lanes;
-  std::int64_t sum = 1;
-  for (const int e : s.sums[0].extent) sum *= e;
   // Short sums are bound by their stores: those of a tile as wide as the result go to memory in a row. 3x3, 3 -> 64 channels at
   // 224x224, n=8: 5.8 against 7.4 ms; 1x1, 16 -> 96 at 112x112 1.3 against 2.3 (Zen 5).
-  if (sum <= 32 && all > 2 && all <= 6 && channels % m.lanes == 0 && m.registers >= 32 && !s.over_positions) return all;
+  if (terms(s) <= 32 && all > 2 && all <= 6 && channels % m.lanes == 0 && m.registers >= 32 && !s.over_positions) return all;
   int best = 1;
   double best_score = 0;
   for (const int vectors : {2, 3, 1}) {
@@ -83,14 +81,12 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const Machine m = machine(w.target);
   const size_t axes = s.free.size();
   int budget = m.registers - 4;  // what the operands leave for the sums
-  const std::int64_t residues = residue_count(s);
-  std::int64_t sum = 1;
-  for (size_t i = 0; i < s.sums[0].extent.size(); i++) sum *= s.sums[0].extent[i];
+  const std::int64_t residues = residue_count(s), sum = terms(s);
 
   bool reads_in_place = false, rows_in_place = false;
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]);
-  const bool along_space = s.padded.defined() && s.vec.name() == s.padded.name() && !s.over_positions;
+  const bool along_space = vectors_have_border(s) && !s.over_positions;
   int vectors = !s.paired && e0 >= 2 * m.lanes ? 2 : 1;
   if (!s.paired && !along_space && axes > 1 && residues == 1) vectors = best_vectors(s, m, budget);
   if (vectors > 3) budget = 24;
@@ -152,7 +148,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // out of L1, are copied side by side, and what they meet for each task. At AVX2, 1x1, 256 -> 1,024 channels at 14x14: 947
   // against 1,198 us, 512 -> 128 at 28x28: 892 against 1,043; with AVX-512 502 against 449 (Zen 5).
   const bool panels = s.over_positions && !s.paired && m.registers < 32 && block[1] && e0 >= 128 && units(s.free[1]) >= 64 &&
-                      sum * std::max(e0, units(s.free[1])) >= 64 * 1024 && s.padded.defined() && s.padded.name() != s.vec.name();
+                      sum * std::max(e0, units(s.free[1])) >= 64 * 1024 && s.padded.defined() && !vectors_have_border(s);
   if (panels) block[1] = std::max(block[1], (64 + tile[1] - 1) / tile[1] * tile[1]);
   // With few taps an image's rows are read in place, and a task is one row of tiles: 3x3 at 1920x1080 287 against 378 us,
   // three channels of it 1.6 against 2.3 ms (Zen 5). Of 5x5 the loops at the borders spill, and little is won: 548 against 591;
@@ -164,8 +160,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   preset(k, "block", block);
   // Vectors that lie apart are gathered once, not in each task: 64 -> 10 channels, 3x3 at 28x28, weight gradient, 42 against 55 us
   // (Zen 5).
-  const bool apart = s.over_positions && w.problem.layout == Layout::channels_first && s.padded.defined() && s.padded.name() == s.vec.name();
-  preset(k, "pad", {border && (!s.paired || many_taps) && !reads_in_place && !rows_in_place ? (apart ? 2 : 1) : 0});
+  preset(k, "pad", {border && (!s.paired || many_taps) && !reads_in_place && !rows_in_place ? (vectors_lie_apart(s, w) ? 2 : 1) : 0});
   if (reads_in_place) preset(k, "unroll", {0, -1});
   if (s.over_positions && s.padded.defined() && w.problem.layout == Layout::channels_first && e0 > 1) preset(k, "copy", {3});
   else if (panels) preset(k, "copy", {4}), preset(k, "pad", {1});

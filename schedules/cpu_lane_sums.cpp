@@ -17,8 +17,7 @@ namespace {
 bool supports(const Stages &s, const Workload &w) {
   if (s.sums.size() != 1 || !s.over_positions || !s.padded.defined() || w.target.has_gpu_feature()) return false;
   const int lanes = machine(w.target).lanes;
-  std::int64_t sum = 1;
-  for (int e : s.sums[0].extent) sum *= e;
+  const std::int64_t sum = terms(s);
   // Channels fill less of a vector than positions do; but copying their rows so that they do must pay.
   const int channels = units(s.free[0]), row = s.sums[0].extent[0];
   return s.sums[0].extent.size() > 1 && row >= lanes && sum >= 256 && channels * 2 <= lanes && (channels * 4 <= lanes || row >= 4 * lanes);

@@ -35,8 +35,7 @@ std::pair<int, int> most_blocks(const Stages &s, const std::vector<int> &cut) {
 
 bool supports(const Stages &s, const Workload &w) {
   if (s.sums.size() != 1 || !s.over_positions || w.target.has_gpu_feature()) return false;
-  std::int64_t sum = 1;
-  for (int e : s.sums[0].extent) sum *= e;
+  const std::int64_t sum = terms(s);
   // What fits one block is summed at once by cpu_direct, but for short vectors, which this one rounds up.
   const int e0 = units(s.free[0]), lanes = machine(w.target).lanes;
   return s.sums[0].extent.size() > 1 && (sum >= 1024 || (sum >= 32 && (s.paired || (e0 % lanes && e0 < 2 * lanes))));
@@ -51,7 +50,7 @@ struct Tile {
 // three by eight, four by six. 1x1, 16 -> 96 channels at 112x112, n=8: 1.9 against 2.9 ms for two by eight; 24 -> 144 at 56x56 0.72
 // against 0.98; 64 -> 256 4.4 against 4.8. Four vectors that are the whole row leave it to the other side to be read by long lines:
 // 256 -> 64 5.2 against 4.8, but 3x3, 3 -> 64 at 224x224, 8.2 against 12.6 ms (Zen 5).
-Tile best_tile(const Stages &s, const Machine &m) {
+Tile tile_by_loads(const Stages &s, const Machine &m) {
   const int all = (units(s.free[0]) + m.lanes - 1) / m.lanes;
   const bool taps = s.free.size() > 3;
   Tile best;
@@ -64,7 +63,7 @@ Tile best_tile(const Stages &s, const Machine &m) {
       const int row = units(s.free[2]);
       t.taps = row <= budget ? row : divisor(row, budget);
       if (v > 2 && row > 1 && t.taps == 1) continue;
-      t.channels = convsmith::best_tile(s.free[1], std::max(1, budget / t.taps));
+      t.channels = best_tile(s.free[1], std::max(1, budget / t.taps));
     }
     const double other = t.channels * t.taps, sums = v * other, channels = taps ? units(s.free[1]) : 1;
     const double computed = (all + v - 1) / v * v * double((int(channels) + t.channels - 1) / t.channels * t.channels);
@@ -95,7 +94,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (s.paired && red.size() > 2) cut.preset[1] = red[0] * red[1] <= 4096 ? 0 : pieces(red[1], std::max(1, 2048 / red[0]));
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]), budget = m.registers - 4;
-  auto [vectors, width, row] = best_tile(s, m);
+  auto [vectors, width, row] = tile_by_loads(s, m);
   if (axes > 3) {
     tile[1] = width, tile[2] = row;
     // All taps where they fit, so that a vector is loaded once for all of them: 10 channels from one, 5x5 at 31x31, 2.8 against

@@ -11,17 +11,15 @@ namespace {
 
 bool supports(const Stages &s, const Workload &w) {
   if (!w.target.has_gpu_feature() || !s.over_positions || s.sums.size() != 1 || !s.sums[0].known) return false;
-  std::int64_t sum = 1;
-  for (const int e : s.sums[0].extent) sum *= e;
-  return sum >= 256;
+  return terms(s) >= 256;
 }
 
 // Some 64 Ki threads' worth of partial sums, of at least 64 products each.
 std::vector<int> best_cut(const Stages &s, const std::vector<int> &tile) {
   const std::vector<int> &red = s.sums[0].extent;
-  std::int64_t threads = 1, sum = 1;
+  const std::int64_t sum = terms(s);
+  std::int64_t threads = 1;
   for (size_t a = 0; a < s.free.size(); a++) threads *= (units(s.free[a]) + tile[a] - 1) / tile[a];
-  for (const int e : red) sum *= e;
   std::vector<int> cut(red.size(), 0);
   std::int64_t slices = std::min<std::int64_t>(std::max<std::int64_t>(2, 65536 / threads), std::max<std::int64_t>(2, sum / 64));
   for (size_t i = red.size(); i-- > 0 && slices > 1;) {

@@ -21,6 +21,18 @@ std::vector<Loop> join(std::vector<Loop> a, const std::vector<Loop> &b, const st
 
 int units(const Axis &a) { return (a.extent + a.period - 1) / a.period; }
 
+std::int64_t terms(const Stages &s) {
+  std::int64_t terms = 1;
+  for (const int e : s.sums[0].extent) terms *= e;
+  return terms;
+}
+
+bool vectors_have_border(const Stages &s) { return s.padded.defined() && s.padded.name() == s.vec.name(); }
+
+bool vectors_lie_apart(const Stages &s, const Workload &w) {
+  return s.over_positions && w.problem.layout == Layout::channels_first && vectors_have_border(s);
+}
+
 std::int64_t residue_count(const Stages &s) {
   std::int64_t residues = 1;
   for (auto &a : s.free) residues = std::min<std::int64_t>(residues * a.period, 1 << 20);
@@ -174,28 +186,26 @@ bool reads_border(const Workload &w) {
 bool worth_padding(const Stages &s, const Workload &w) {
   const auto &kernel = w.problem.kernel;
   const bool taps = std::any_of(kernel.begin(), kernel.begin() + w.problem.rank, [](std::int64_t k) { return k > 1; });
-  const bool apart = s.over_positions && w.problem.layout == Layout::channels_first;
-  return s.padded.defined() && (reads_border(w) || ((taps || apart) && s.padded.name() == s.vec.name()));
+  return s.padded.defined() && (reads_border(w) || (taps && vectors_have_border(s)) || vectors_lie_apart(s, w));
 }
 
 int tasks(const Stages &s) {
-  std::int64_t work = 1;
+  std::int64_t work = terms(s);
   for (auto &a : s.free) work *= a.extent;
-  for (int e : s.sums[0].extent) work *= e;
   return work < 400'000 ? 1 : int(std::min<std::int64_t>(std::max<std::int64_t>(work / 4'000'000, 4), 16));
 }
 
 void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &block) {
-  std::int64_t positions = 1, sum = 1;
+  const std::int64_t sum = terms(s);
+  std::int64_t positions = 1;
   for (auto &a : s.free) positions *= a.extent;
-  for (int e : s.sums[0].extent) sum *= e;
   if (tasks(s) == 1) return;
   const size_t n_axis = s.free.size() - 2;
   const int n = s.free[n_axis].extent;
   if (n > 1) block[n_axis] = 1;
   // A strip holds about 64 Ki elements of result and as many sums at the most; of an image's rows half of that, as they are
   // copied with their border first. 3x3 at 3840x2160: 2.7 against 3.0 ms (Zen 5).
-  const bool along_space = s.padded.defined() && s.vec.name() == s.padded.name();
+  const bool along_space = vectors_have_border(s);
   const std::int64_t wanted = std::max<std::int64_t>(tasks(s) / n, positions / n / ((along_space ? 32 : 64) * 1024));
   if (wanted <= 1) return;
   size_t axis = 0;  // the outermost in space that has many tiles
@@ -233,8 +243,8 @@ LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
   // inwards, than guard each of its loads and stores: 64 channels at 28x28: 3.9 against 4.3 us, of fixed extents 3.7; at
   // 112x112 87 against 91 (Zen 5).
   Expr fits;
-  for (size_t a = 1; a < s.free.size() && s.paired; a++)
-    if (const Axis &axis = s.free[a]; !axis.known && axis.period == 1 && l.tile_extent[a] > 1 && !l.block_extent[a]) {
+  for (size_t a = 1; a < s.free.size(); a++)
+    if (const Axis &axis = s.free[a]; s.paired && !axis.known && axis.period == 1 && l.tile_extent[a] > 1 && !l.block_extent[a]) {
       const Expr this_one = axis.size >= l.tile_extent[a];
       fits = fits.defined() ? fits && this_one : this_one;
     }
@@ -298,8 +308,7 @@ std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
   }
   k[6] = {"stage", {1}, {0}, {1}};
   k[7] = {"pad", {1}, {0}, {2}};
-  const bool one = s.padded.defined() && s.padded.name() == s.vec.name();
-  k[8] = {"copy", {0}, {0}, {!s.over_positions || one ? 0 : s.vec_position > 0 ? 4 : 2}};
+  k[8] = {"copy", {0}, {0}, {!s.over_positions || vectors_have_border(s) ? 0 : s.vec_position > 0 ? 4 : 2}};
   return k;
 }
 

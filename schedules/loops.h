@@ -33,6 +33,12 @@ struct Loops {
 
 /// Extent of a free axis in units of its period.
 int units(const Axis &);
+/// How many products a sum adds.
+std::int64_t terms(const Stages &);
+/// Whether the operand with a border is the one loaded as vectors.
+bool vectors_have_border(const Stages &);
+/// Whether it is, and its channels, which are the lanes, lie apart.
+bool vectors_lie_apart(const Stages &, const Workload &);
 /// Of a strided gradient, over all axes: how many sums there are beside each other. Many are not told from 2^20.
 std::int64_t residue_count(const Stages &);
 /// The axes' variables: a Func stored in this order is dense along the vector axis.
