@@ -1,6 +1,8 @@
 #include "convsmith/library.h"
 #include <dlfcn.h>
 #include <cstring>
+#include <exception>
+#include <mutex>
 #include "convsmith/error.h"
 
 namespace convsmith {
@@ -158,6 +160,27 @@ Library Library::open(const std::string &path, const std::string &name) {
   } catch (const Error &error) {
     throw Error(path + ": " + error.what());
   }
+}
+
+void Library::parallel_for(int count, const std::function<void(int)> &body) const {
+  struct Loop {
+    const std::function<void(int)> &body;
+    std::mutex lock;
+    std::exception_ptr failure;
+  } loop{body, {}, {}};
+  const auto run = [](void *context, std::int32_t i) {
+    Loop &loop = *static_cast<Loop *>(context);
+    try {
+      loop.body(i);
+      return 0;
+    } catch (...) {
+      const std::lock_guard held(loop.lock);
+      if (!loop.failure) loop.failure = std::current_exception();
+      return 1;
+    }
+  };
+  table_->parallel_for(run, &loop, count);
+  if (loop.failure) std::rethrow_exception(loop.failure);
 }
 
 std::vector<Pass> Library::passes() const {

@@ -220,6 +220,7 @@ TEST(ParallelFor, AFailureOfTheCallersLoopIsReported) {
     EXPECT_EQ(call.run(), CONVSMITH_FAILED) << name;
     EXPECT_GT(calls, 0) << name;
     EXPECT_EQ(call.error.message, "parallel_" + std::string(name) + "_forward: the parallel loop returned -7");
+    EXPECT_EQ(library.table().parallel_for([](void *, std::int32_t) { return 0; }, nullptr, 3), -7);
     library.table().set_parallel_for(nullptr, nullptr);
     EXPECT_EQ(call.run(), CONVSMITH_OK);
   }

@@ -124,6 +124,20 @@ TEST(Pass, ChecksItsArguments) {
             "edge forward: x: expected 1x1x6x8 of f32, got 6x8 of f32" + problem);
 }
 
+TEST(Library, RunsACallersLoop) {
+  const Library library(plain_library());
+  std::vector<int> runs(7);
+  library.parallel_for(7, [&](int i) { runs.at(std::size_t(i))++; });
+  EXPECT_EQ(runs, std::vector<int>(7, 1));
+  library.parallel_for(0, [&](int) { FAIL(); });
+  EXPECT_EQ(message_of([&] {
+              library.parallel_for(5, [](int i) {
+                if (i > 1) throw Error("at " + std::to_string(i));
+              });
+            }),
+            "at 2");
+}
+
 TEST(Pass, MakesTensorsOfRunTimeExtents) {
   const Pass forward = Library(plain_library()).pass("batch", "forward");
   EXPECT_THROW((void)forward.make("x"), Error);

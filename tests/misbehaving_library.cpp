@@ -105,6 +105,7 @@ extern "C" __attribute__((visibility("default"))) const convsmith_library *misbe
                                        [](int32_t, convsmith_error *) { return CONVSMITH_OK; },
                                        [](int32_t count) { threads = count; },
                                        [](convsmith_parallel_for, void *) {},
+                                       [](int (*)(void *, std::int32_t), void *, std::int32_t) { return 0; },
                                        [](const convsmith_allocator *) {},
                                        nullptr};
   return &table;

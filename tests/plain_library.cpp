@@ -286,6 +286,13 @@ convsmith_status set_level(int32_t level, convsmith_error *error) {
   return error->status;
 }
 
+int parallel_for(int (*body)(void *context, int32_t i), void *context, int32_t count) {
+  int first = 0;
+  for (int32_t i = 0; i < count; i++)
+    if (const int status = body(context, i); first == 0) first = status;
+  return first;
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const convsmith_library *plain_library(void) {
@@ -300,6 +307,7 @@ extern "C" __attribute__((visibility("default"))) const convsmith_library *plain
                                        set_level,
                                        [](int32_t) {},
                                        [](convsmith_parallel_for, void *) {},
+                                       parallel_for,
                                        [](const convsmith_allocator *) {},
                                        nullptr};
   return &table;

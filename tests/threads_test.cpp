@@ -14,8 +14,11 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -360,7 +363,47 @@ TEST_F(Threads, LeaveTheLoopToTheCallersOwn) {
   the_parallel_for = true;
   set_threads(4);
   EXPECT_EQ(Loop(0, 5).run(), -5);
+  EXPECT_EQ(run_loop(nullptr, nullptr, 6), -6);
   EXPECT_EQ(the_workers, 0);
+}
+
+TEST_F(Threads, RunACallersOwnLoop) {
+  set_threads(3);
+  std::vector<int> runs(1000);
+  const auto body = [](void *context, std::int32_t i) { return (*static_cast<std::vector<int> *>(context))[std::size_t(i)]++, 0; };
+  EXPECT_EQ(run_loop(body, &runs, 1000), 0);
+  EXPECT_EQ(runs, std::vector<int>(1000, 1));
+  EXPECT_EQ(run_loop(body, nullptr, 0), 0);
+  EXPECT_EQ(run_loop([](void *, std::int32_t i) { return int(i == 4) * 77; }, nullptr, 9), 77);
+}
+
+// So that a core finds again what it had in its cache. Each thread's first task waits for the others' to begin.
+TEST_F(Threads, BeginWithTheirOwnShare) {
+  set_threads(3);
+  ASSERT_TRUE(all_meet(3));
+  for (const auto &[size, begins] : {std::pair(12, std::set{0, 4, 8}), std::pair(7, std::set{0, 2, 4}), std::pair(3, std::set{0, 1, 2})}) {
+    std::mutex lock;
+    std::map<std::thread::id, int> first;
+    std::atomic<int> here = 0;
+    const auto start = Clock::now();
+    Loop loop(0, size);
+    ASSERT_EQ(loop.run([&](int i) {
+      {
+        const std::lock_guard held(lock);
+        if (first.emplace(std::this_thread::get_id(), i).second) here++;
+      }
+      while (here < 3)
+        if (Clock::now() - start > std::chrono::seconds(10)) return 1;
+        else std::this_thread::yield();
+      return 0;
+    }),
+              0);
+    EXPECT_TRUE(loop.once());
+    EXPECT_EQ(first[std::this_thread::get_id()], 0);
+    std::set<int> firsts;
+    for (auto &[thread, i] : first) firsts.insert(i);
+    EXPECT_EQ(firsts, begins) << size;
+  }
 }
 
 TEST_F(Threads, LeaveSignalsToTheCaller) {

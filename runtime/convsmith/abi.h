@@ -1,7 +1,7 @@
 /* The types through which an emitted library is called. Every emitted header begins with this text, so a program
    that links the library needs no other file. */
 #ifndef CONVSMITH_ABI
-#define CONVSMITH_ABI 4
+#define CONVSMITH_ABI 5
 #include <stddef.h>
 #include <stdint.h>
 
@@ -125,6 +125,9 @@ typedef struct convsmith_library {
   convsmith_status (*set_level)(int32_t level, convsmith_error *error);
   void (*set_threads)(int32_t threads); /* 0: one a processor */
   void (*set_parallel_for)(convsmith_parallel_for run, void *user); /* null: the library's own threads */
+  /* The caller's own loop on the threads that kernels run on: with other threads of its own it would wait for these, which
+     look for the next loop for a while. As convsmith_parallel_for; not from within a loop of a caller's set_parallel_for. */
+  int (*parallel_for)(int (*body)(void *context, int32_t i), void *context, int32_t count);
   void (*set_allocator)(const convsmith_allocator *allocator);      /* null: malloc */
   const convsmith_device *device; /* null: no level is a GPU's */
 } convsmith_library;

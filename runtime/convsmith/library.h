@@ -1,5 +1,6 @@
 // The kernels of an emitted library, linked in or loaded. Nothing registers itself.
 #pragma once
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <optional>
@@ -72,6 +73,9 @@ class Library {
   /// "any" is the first that is to be had, of the processor too. Throws Error where this machine lacks it.
   void set_level(std::string_view level) const;
   void set_threads(int threads) const { table_->set_threads(threads); }
+  /// body(i) for i in [0, count), in any order, on the threads that kernels run on. The first exception is thrown when
+  /// those that began have ended; the rest may be left out.
+  void parallel_for(int count, const std::function<void(int)> &body) const;
   const convsmith_library &table() const { return *table_; }
 
   /// Whether the level in use is a GPU's.

@@ -108,7 +108,7 @@ static int callers_do_par_for(void *call, task_function task, int min, int size,
   int status;
   loop.call = call, loop.task = task, loop.min = min, loop.closure = closure;
   status = the_parallel_for(the_parallel_for_user, loop_body, &loop, size);
-  if (status) __atomic_store_n(&((call_state *)call)->loop_status, status, __ATOMIC_RELEASE);
+  if (status && call) __atomic_store_n(&((call_state *)call)->loop_status, status, __ATOMIC_RELEASE);
   return status;
 }
 

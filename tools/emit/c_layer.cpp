@@ -15,7 +15,7 @@ namespace {
 
 // Functions of the whole library, after LIB_.
 constexpr const char *library_functions[] = {"library",     "version",          "level",        "set_level",
-                                             "set_threads", "set_parallel_for", "set_allocator"};
+                                             "set_threads", "set_parallel_for", "parallel_for", "set_allocator"};
 
 std::string quoted(const std::string &text) {
   std::string q = "\"";
@@ -99,6 +99,8 @@ std::string c_header(const EmittedLibrary &lib) {
       "/* 0: one a processor. */\n"
       "void {0}_set_threads(int32_t threads);\n"
       "void {0}_set_parallel_for(convsmith_parallel_for run, void *user);\n"
+      "/* A loop of the caller's on the same threads: the first status of body(context, i) that is not 0. */\n"
+      "int {0}_parallel_for(int (*body)(void *context, int32_t i), void *context, int32_t count);\n"
       "void {0}_set_allocator(const convsmith_allocator *allocator);\n",
       n, fmt::join(lib.levels, ", "));
   for (auto &p : lib.passes) {
@@ -226,6 +228,8 @@ std::string c_source(const EmittedLibrary &lib) {
       "void {0}_set_threads(int32_t threads) {{ select_threads(threads); }}\n"
       "void {0}_set_parallel_for(convsmith_parallel_for run, void *user) {{\n"
       "  the_parallel_for = run, the_parallel_for_user = user;\n}}\n"
+      "int {0}_parallel_for(int (*body)(void *context, int32_t i), void *context, int32_t count) {{\n"
+      "  return run_loop(body, context, count);\n}}\n"
       "void {0}_set_allocator(const convsmith_allocator *allocator) {{\n"
       "  static const convsmith_allocator none;\n  the_allocator = allocator ? *allocator : none;\n}}\n"
       "const char *{0}_version(void) {{ return {1}; }}\n"
@@ -238,7 +242,7 @@ std::string c_source(const EmittedLibrary &lib) {
       "  return fail(error, CONVSMITH_BAD_ARGUMENT, \"level: expected {2} or any, got %s\", name ? name : \"null\");\n}}\n"
       "const convsmith_library *{0}_library(void) {{\n"
       "  static const convsmith_library table = {{CONVSMITH_ABI, \"{0}\", {1}, {3}, all_passes, LEVELS, level_names, chosen_level,\n"
-      "                                          select_level, {0}_set_threads, {0}_set_parallel_for, {0}_set_allocator, {4}}};\n"
+      "                                          select_level, {0}_set_threads, {0}_set_parallel_for, {0}_parallel_for, {0}_set_allocator, {4}}};\n"
       "  return &table;\n}}\n",
       n, quoted(version_text), fmt::join(lib.levels, ", "), lib.passes.size(), devices ? "&the_device" : "NULL");
   return s;

@@ -1,49 +1,13 @@
 #include "call.h"
 #include <fmt/format.h>
 #include <algorithm>
-#include <barrier>
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <random>
-#include <thread>
 #include "convsmith/error.h"
 #include "convsmith/npy.h"
 
 namespace convsmith {
-
-// Threads that wait for work, so that starting them is not timed.
-class Workers {
- public:
-  explicit Workers(int threads) : start_(threads), end_(threads) {
-    for (int t = 1; t < threads; t++)
-      threads_.emplace_back([this, t] {
-        for (;;) {
-          start_.arrive_and_wait();
-          if (!work_) return;
-          work_(t);
-          end_.arrive_and_wait();
-        }
-      });
-  }
-  ~Workers() {
-    work_ = nullptr;
-    start_.arrive_and_wait();
-    for (auto &t : threads_) t.join();
-  }
-  int count() const { return int(threads_.size()) + 1; }
-  void run(std::function<void(int)> work) {
-    work_ = std::move(work);
-    start_.arrive_and_wait();
-    work_(0);
-    end_.arrive_and_wait();
-  }
-
- private:
-  std::barrier<> start_, end_;
-  std::function<void(int)> work_;
-  std::vector<std::thread> threads_;
-};
 
 namespace {
 
@@ -74,23 +38,20 @@ TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind
   result_ = tensors_[size_t(pass_.arguments() - pass_.outputs())];
   const Tensor in_files(result_.shape());
   if (kind != PassKind::weight_gradient || result_.fits(in_files.c()) || result_.on_device()) return;
-  // Less than some 30 us of copying is over before another thread has woken up.
-  const bool small = result_.elements() < 128 * 1024;
-  workers_ = std::make_unique<Workers>(small ? 1 : int(std::min<std::int64_t>(threads, result_.extent(0))));
-  for (int t = 0; t < workers_->count(); t++) {
-    const auto from = result_.extent(0) * t / workers_->count(), to = result_.extent(0) * (t + 1) / workers_->count();
+  // A slice takes some microseconds at least, as another thread takes one to begin.
+  const std::int64_t count = std::min({std::int64_t(threads), result_.extent(0), 1 + result_.elements() / 16384});
+  for (std::int64_t t = 0; t < count; t++) {
+    const auto from = result_.extent(0) * t / count, to = result_.extent(0) * (t + 1) / count;
     slices_.push_back({slice(in_files, from, to), slice(result_, from, to)});
   }
   filed_ = in_files;
 }
 
-TimedCall::~TimedCall() = default;
-
 void TimedCall::operator()() const {
   convsmith_error error;
   if (table_->run(arguments_.data(), &error) != CONVSMITH_OK) throw Error(fmt::format("{}: {}", pass_.title(), error.message));
   if (slices_.size() == 1) slices_[0].first.copy_from(slices_[0].second);
-  else if (workers_) workers_->run([&](int t) { slices_[size_t(t)].first.copy_from(slices_[size_t(t)].second); });
+  else library_.parallel_for(int(slices_.size()), [&](int t) { slices_[size_t(t)].first.copy_from(slices_[size_t(t)].second); });
 }
 
 void TimedCall::wait() const {

@@ -1,14 +1,11 @@
 // One pass of a library to be timed: its tensors, and what the call gives in the order of files.
 #pragma once
 #include <map>
-#include <memory>
 #include "convsmith/library.h"
 #include "generators/pass.h"
 #include "tools/support/stopwatch.h"
 
 namespace convsmith {
-
-class Workers;
 
 /// Tensors by name in the order of files, f32, also written as FOLDER/NAME.npy where there is a folder: x, dy, weight and, where there is one, bias.
 /// Integers so small that every sum is exact, whatever the order of its terms, where the problem allows that.
@@ -19,7 +16,6 @@ class TimedCall {
  public:
   /// Of a kernel's pass. Weights are packed here, and not again; other inputs than those given are constants.
   TimedCall(const Library &, const std::string &kernel, PassKind, const std::map<std::string, Tensor> &filed, int threads);
-  ~TimedCall();
   TimedCall(const TimedCall &) = delete;
   TimedCall &operator=(const TimedCall &) = delete;
 
@@ -42,8 +38,7 @@ class TimedCall {
   std::vector<Tensor> tensors_;
   std::vector<convsmith_tensor> arguments_;
   Tensor result_, filed_;
-  std::unique_ptr<Workers> workers_;
-  std::vector<std::pair<Tensor, Tensor>> slices_;  // of filed_ and result_ along their first axis, one a thread
+  std::vector<std::pair<Tensor, Tensor>> slices_;  // of filed_ and result_ along their first axis
 };
 
 /// The largest difference from a file's elements, as a share of the largest magnitude; infinite where it has another number.
