@@ -76,6 +76,20 @@ std::vector<int> few_taps(const std::vector<int> &red) {
   return unroll;
 }
 
+// Sums over positions that have few tiles of channels are shared out along the axis whose tiles two tasks halve most evenly.
+void share_evenly(const Stages &s, const std::vector<int> &tile, std::vector<int> &block) {
+  double best = 0;
+  int share = 0;
+  size_t axis = 0;
+  for (const size_t a : {3, 0, 1, 2}) {
+    if (a + 1 >= s.free.size()) continue;
+    const int tiles = (units(s.free[a]) + tile[a] - 1) / tile[a];
+    const double even = double(tiles) / ((tiles + 1) / 2 * 2);
+    if (tiles > 1 && even > best) best = even, axis = a, share = (tiles + tasks(s) - 1) / tasks(s) * tile[a];
+  }
+  if (share) block[axis] = share;
+}
+
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
   const Machine m = machine(w.target);
@@ -143,7 +157,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (along_space) tile[0] = lengthened(s, m, tile, residues);
   if (!s.over_positions) strips(s, tile, block);
   else if (const int channels = axes > 1 ? channels_of_a_task(s, tile, w) : 0) block[1] = channels;
-  else if (axes > 4 && units(s.free[3]) > 1) block[3] = 1;
+  else if (tasks(s) > 1) share_evenly(s, tile, block);
   // With few registers each operand is read more often: the vectors of a tile, which channels that lie a power of two apart keep
   // out of L1, are copied side by side, and what they meet for each task. At AVX2, 1x1, 256 -> 1,024 channels at 14x14: 947
   // against 1,198 us, 512 -> 128 at 28x28: 892 against 1,043; with AVX-512 502 against 449 (Zen 5).
