@@ -123,6 +123,16 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     for (const int even : {8, 6, 4})
       if (even <= many && blocks % even == 0 && blocks % strips) strips = even;
     std::fill(block.begin(), block.end(), 0);
+    // Fewer strips by groups of channels where the result is large: what a strip stores and adds counts sixteen times what a group
+    // reads anew, mostly from cache. 1x1, 512 -> 256 channels at 28x28, n=8, on two threads 3.6 against 4.3 ms (Zen 5).
+    const int tiles = axes > 1 ? (units(s.free[1]) + tile[1] - 1) / tile[1] : 1;
+    std::int64_t least = 16 * strips * result + positions * e0;
+    for (const int few : {2, 4}) {
+      const int groups = many / few;
+      if (few >= strips || groups < 2 || result <= 32 * 1024 || tiles < 2 * groups || 16 * few * result + groups * positions * e0 >= least) continue;
+      least = 16 * few * result + groups * positions * e0;
+      strips = few, block[1] = (tiles + groups - 1) / groups * tile[1];
+    }
   }
   preset(k, "tile", tile);
   preset(k, "block", block);
@@ -205,17 +215,16 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   const LoopLevel task = parallel_tasks(s.out, Stage(s.out), s, l);
   acc.compute_at(task).vectorize(c, l.lanes);
 
-  split(sum.update(0), s, k, l, Tiles::round_up, false);
-  std::vector<Loop> around = outer;
+  split(sum.update(0), s, k, l, Tiles::round_up, strips > 1);
   if (strips > 1) {
     std::vector<Var> storage = storage_order(s.free);
     storage.push_back(strip);
     sum.compute_root().reorder_storage(storage).vectorize(c, l.lanes);
     acc.update(0).reorder(join({}, {storage.begin(), storage.end() - 1}, {strip_of})).vectorize(c, l.lanes);
-    around.push_back(strip);
+    l.block.push_back(strip);
   }
-  sum.update(0).reorder(join(l.tile, l.middle, around));
-  if (strips > 1) sum.update(0).parallel(strip);
+  sum.update(0).reorder(join(join(l.tile, l.middle), outer, l.block));
+  if (strips > 1) parallel_tasks(sum, sum.update(0), s, l);
   if (l.lanes > 1) sum.update(0).vectorize(l.tile[0].var, l.lanes);
   for (auto &v : l.tile) sum.update(0).unroll(v);
 
