@@ -85,7 +85,7 @@ void share_evenly(const Stages &s, const std::vector<int> &tile, std::vector<int
     if (a + 1 >= s.free.size()) continue;
     const int tiles = (units(s.free[a]) + tile[a] - 1) / tile[a];
     const double even = double(tiles) / ((tiles + 1) / 2 * 2);
-    if (tiles > 1 && even > best) best = even, axis = a, share = (tiles + tasks(s) - 1) / tasks(s) * tile[a];
+    if (tiles > 1 && even > best) best = even, axis = a, share = tiles_of_a_task(tiles, tasks(s)) * tile[a];
   }
   if (share) block[axis] = share;
 }

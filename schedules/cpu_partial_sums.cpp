@@ -131,7 +131,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
       const int groups = many / few;
       if (few >= strips || groups < 2 || result <= 32 * 1024 || tiles < 2 * groups || 16 * few * result + groups * positions * e0 >= least) continue;
       least = 16 * few * result + groups * positions * e0;
-      strips = few, block[1] = (tiles + groups - 1) / groups * tile[1];
+      strips = few, block[1] = tiles_of_a_task(tiles, groups) * tile[1];
     }
   }
   preset(k, "tile", tile);

@@ -167,10 +167,21 @@ int best_tile(const Axis &axis, int most, int beside) {
   return best;
 }
 
+int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks) {
+  if (tasks <= 1) return int(tiles);
+  const std::int64_t most = (tiles + tasks - 1) / tasks;
+  std::int64_t best = most, earliest = tiles + 1;
+  for (std::int64_t each = most; each >= (most + 1) / 2; each--) {
+    const std::int64_t first_half = (tiles + each - 1) / each / 2 * each, end = std::max(first_half, tiles - first_half);
+    if (end < earliest) best = each, earliest = end;
+  }
+  return int(best);
+}
+
 int channels_of_a_task(const Stages &s, const std::vector<int> &tile, const Workload &w) {
   const int tiles = (units(s.free[1]) + tile[1] - 1) / tile[1], lanes = machine(w.target).lanes;
   if (tiles < 4) return 0;
-  const int share = (tiles + tasks(s) - 1) / tasks(s) * tile[1];
+  const int share = tiles_of_a_task(tiles, tasks(s)) * tile[1];
   // Each task copies its channels with their border, by whole vectors.
   return worth_padding(s, w) && share < lanes ? (lanes + tile[1] - 1) / tile[1] * tile[1] : share;
 }
@@ -192,6 +203,7 @@ bool worth_padding(const Stages &s, const Workload &w) {
 int tasks(const Stages &s) {
   std::int64_t work = terms(s);
   for (auto &a : s.free) work *= a.extent;
+  if (s.free[0].extent < 8) work = work / s.free[0].extent * 8;  // a short vector takes as long
   return work < 400'000 ? 1 : int(std::min<std::int64_t>(std::max<std::int64_t>(work / 4'000'000, 4), 16));
 }
 
@@ -215,7 +227,7 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   const std::int64_t channels = units(s.free[0]), weights = channels * sum, other = positions / channels * s.sums[0].extent[0];
   if (!along_space && s.padded.defined() && !s.paired && other < weights && channels % tile[0] == 0 && channels >= 4 * tile[0]) axis = 0;
   const std::int64_t tiles = (units(s.free[axis]) + tile[axis] - 1) / tile[axis];
-  if (tiles > 1) block[axis] = int((tiles + wanted - 1) / wanted) * tile[axis];
+  if (tiles > 1) block[axis] = tiles_of_a_task(tiles, wanted) * tile[axis];
 }
 
 namespace {
