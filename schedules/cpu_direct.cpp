@@ -18,6 +18,14 @@ int beside(const Stages &s, const Machine &m, int vectors) {
   return vectors > 1 && units(s.free[0]) % (vectors * m.lanes) == 0 ? vectors : 10;
 }
 
+// The axis whose neighbours share the weights: a row's positions, or where a result has but one the images.
+size_t position_axis(const Stages &s) {
+  const size_t n_axis = s.free.size() - 2;
+  for (size_t a = 1; a < n_axis; a++)
+    if (s.over_positions || !s.free[a].known || units(s.free[a]) > 1) return 1;
+  return n_axis;
+}
+
 // How many vectors of channels a tile is best wide, so that few lanes and few positions go to waste and the operands loaded
 // (one vector each, and one broadcast a position) do not outnumber the multiply-adds.
 int best_vectors(const Stages &s, const Machine &m, int budget) {
@@ -25,14 +33,15 @@ int best_vectors(const Stages &s, const Machine &m, int budget) {
   // Short sums are bound by their stores: those of a tile as wide as the result go to memory in a row. 3x3, 3 -> 64 channels at
   // 224x224, n=8: 5.8 against 7.4 ms; 1x1, 16 -> 96 at 112x112 1.3 against 2.3 (Zen 5).
   if (terms(s) <= 32 && all > 2 && all <= 6 && channels % m.lanes == 0 && m.registers >= 32 && !s.over_positions) return all;
+  const Axis &axis = s.free[position_axis(s)];
   int best = 1;
   double best_score = 0;
   for (const int vectors : {2, 3, 1}) {
     if (vectors > 1 && vectors * m.lanes > channels) continue;  // nothing may be read past the channels
-    const int width = best_tile(s.free[1], budget / vectors, beside(s, m, vectors)), extent = units(s.free[1]);
+    const int width = best_tile(axis, budget / vectors, beside(s, m, vectors)), extent = units(axis);
     const int wide = (all + vectors - 1) / vectors * vectors, long_ = (extent + width - 1) / width * width;
     const double sums = vectors * width;
-    const double score = double(all) / wide * (s.free[1].known ? double(extent) / long_ : 1) *
+    const double score = double(all) / wide * (axis.known ? double(extent) / long_ : 1) *
                          std::min(1., sums / (vectors + width)) * std::min(1., sums / 10);
     if (score > best_score + 0.02) best = vectors, best_score = score;
   }
@@ -138,6 +147,11 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     // at 56x56, channels first: 489 against 537 us; 3x3, 3 -> 64 at 224x224: 1,128 against 1,525 us (Zen 5).
     if (sum <= 32) vectors = 1;
     tile[0] = vectors * m.lanes, tile[1] = sum <= 32 ? m.lanes : std::max(1, m.lanes / 2), left = 1;
+  } else if (position_axis(s) != 1) {
+    // 1x1, 512 -> 512 channels of 64 images: 129 against 399 us; 672 -> 28 of 8: 1.7 against 9.5 (Zen 5). Where channels are no whole
+    // tiles, tasks share the images.
+    const bool halves = tasks(s) > 1 && e0 % tile[0] != 0;
+    tile[axes - 2] = best_tile(s.free[axes - 2], halves ? std::min(left, units(s.free[axes - 2]) / 2) : left, beside(s, m, vectors));
   } else if (axes > 1) {
     tile[1] = best_tile(s.free[1], left, along_space || residues > 1 ? 10 : beside(s, m, vectors));
     left /= tile[1];
@@ -168,7 +182,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // three channels of it 1.6 against 2.3 ms (Zen 5). Of 5x5 the loops at the borders spill, and little is won: 548 against 591;
   // so do rows of few tiles, which are all at a border: 16x16 0.66 against 0.32 us.
   if (rows_in_place && block[2]) block[2] = tile[2];
-  if (rows_in_place) preset(k, "loops", {0, 1, 2, 3, 4});
+  // The weights of short sums stay near anyway, and a wide result is written in whole rows: 1 -> 256 channels, 10 taps in a line,
+  // stride 5, n=8: 872 against 977 us (Zen 5).
+  const bool wide = !s.over_positions && !s.paired && !along_space && sum <= 32 && e0 > 6 * m.lanes;
+  if (rows_in_place || wide) {
+    std::vector<int> order;
+    for (size_t a = 0; a < axes; a++) order.push_back(int(a));
+    preset(k, "loops", order);
+  }
   const bool border = worth_padding(s, w);
   preset(k, "tile", tile);
   preset(k, "block", block);
