@@ -1,8 +1,8 @@
 // For a short result and a long reduction: the reduction is cut into blocks that stay in cache; within one, a register
 // tile is summed, and then added onto the result. The cut is the problem's, so the same bits come out at any number
 // of threads.
-//   strips how many strips of blocks are summed apart from each other, a task each, where the result is too small to be
-//          divided (1: none)
+//   strips how many strips of blocks are summed apart from each other, where the result alone has too little to share out
+//          (1: none); each `block` of a strip is a task
 //   cut    how much of each axis of the reduction a block holds (0: all of it)
 #include "loops.h"
 #include <algorithm>

@@ -1,9 +1,10 @@
 /* ---- Threads: workers that take the tasks of one parallel loop at a time ---- */
 
-/* Each thread has a share of the tasks, which lie beside each other, and takes those of others when its own are taken: the
-   loops of a call, and calls that follow each other, find their data in the same core's cache. The caller takes tasks
-   too, so a loop ends even where no worker ever wakes up: after a fork, or with a thread limit reached. Workers look for the next loop for some 50 us before they sleep: a call that follows soon finds them awake.
-   A second caller at the same time, or a loop within a task, runs its tasks by itself. */
+/* Each thread has a share of the tasks, which lie beside each other, and takes those of others when its own are taken:
+   the loops of a call, and calls that follow each other, find their data in the same core's cache. The caller takes tasks
+   too, so a loop ends even where no worker ever wakes up: after a fork, or with a thread limit reached. Workers look for
+   the next loop for some 50 us before they sleep: a call that follows soon finds them awake. A second caller at the same
+   time, or a loop within a task, runs its tasks by itself. */
 
 #include <pthread.h>
 #include <signal.h>
