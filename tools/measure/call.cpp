@@ -50,8 +50,10 @@ TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind
 void TimedCall::operator()() const {
   convsmith_error error;
   if (table_->run(arguments_.data(), &error) != CONVSMITH_OK) throw Error(fmt::format("{}: {}", pass_.title(), error.message));
-  if (slices_.size() == 1) slices_[0].first.copy_from(slices_[0].second);
-  else library_.parallel_for(int(slices_.size()), [&](int t) { slices_[size_t(t)].first.copy_from(slices_[size_t(t)].second); });
+  if (slices_.empty()) return;
+  const auto file = [&](int t) { slices_[size_t(t)].first.copy_from(slices_[size_t(t)].second); };
+  if (slices_.size() == 1) file(0);
+  else library_.parallel_for(int(slices_.size()), file);
 }
 
 void TimedCall::wait() const {
