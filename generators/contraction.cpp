@@ -185,23 +185,25 @@ Func along_row(const Func &of_channel, int interleaved) {
   return row;
 }
 
+// Dense, on a processor, in floats, and of one tap, so that nothing is read again by another.
+bool one_tap(const Workload &w, const Geometry &geo) {
+  return std::all_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.kernel == 1; }) && !geo.depthwise &&
+         !geo.unshared && !is_quantised(w) && !w.target.has_gpu_feature();
+}
+
 // Channels first, one tap that meets no other: rows are the vectors where they are long, and fill lanes better than the channels or
 // the sum is too short for its result to be transposed on its way out. 1x1, 96 -> 24 at 56x56: 65 against 102 us, its gradient 65
 // against 108, 16 -> 96 at 112x112 180 against 313; but 256 -> 64 450 against 406 (Zen 5).
 bool rows_fill_better(const Workload &w, const Geometry &geo, int result_channels, int summed_channels) {
-  const Problem &p = w.problem;
   const Extent &row = geo.axes[0].out;
-  const bool points = std::all_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.kernel == 1 && a.stride == 1; });
-  return p.layout == Layout::channels_first && points && !geo.depthwise && !geo.unshared && !is_quantised(w) && !w.target.has_gpu_feature() &&
-         row.known && row.plan >= 28 && (summed_channels <= 64 || filled(row.plan) > 1.1 * filled(result_channels));
+  const bool whole = std::all_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.stride == 1; });
+  return w.problem.layout == Layout::channels_first && one_tap(w, geo) && whole && row.known && row.plan >= 28 && (summed_channels <= 64 || filled(row.plan) > 1.1 * filled(result_channels));
 }
 
 // Channels last, one tap: rows would be gathered element by element, and no other tap reads them again, so that a short vector of
 // channels is better. 1x1, 32 -> 3 channels at 24x40x40: 179 against 276 us (Zen 5).
 bool channels_gather_less(const Workload &w, const Geometry &geo, int result_channels, int summed_channels) {
-  const bool point = std::all_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.kernel == 1; });
-  return w.problem.layout == Layout::channels_last && point && !geo.depthwise && !geo.unshared && !is_quantised(w) &&
-         !w.target.has_gpu_feature() && result_channels > 1 && summed_channels >= 8;
+  return w.problem.layout == Layout::channels_last && one_tap(w, geo) && result_channels > 1 && summed_channels >= 8;
 }
 
 Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Func weight, const Finish &finish,

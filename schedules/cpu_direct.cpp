@@ -20,9 +20,10 @@ int beside(const Stages &s, const Machine &m, int vectors) {
 
 // The axis whose neighbours share the weights: a row's positions, or where a result has but one the images.
 size_t position_axis(const Stages &s) {
+  if (s.over_positions) return 1;
   const size_t n_axis = s.free.size() - 2;
   for (size_t a = 1; a < n_axis; a++)
-    if (s.over_positions || !s.free[a].known || units(s.free[a]) > 1) return 1;
+    if (!s.free[a].known || units(s.free[a]) > 1) return 1;
   return n_axis;
 }
 
@@ -88,15 +89,14 @@ std::vector<int> few_taps(const std::vector<int> &red) {
 // Sums over positions that have few tiles of channels are shared out along the axis whose tiles two tasks halve most evenly.
 void share_evenly(const Stages &s, const std::vector<int> &tile, std::vector<int> &block) {
   double best = 0;
-  int share = 0;
   size_t axis = 0;
   for (const size_t a : {3, 0, 1, 2}) {
     if (a + 1 >= s.free.size()) continue;
-    const int tiles = (units(s.free[a]) + tile[a] - 1) / tile[a];
+    const int tiles = tiles_along(s, tile, a);
     const double even = double(tiles) / ((tiles + 1) / 2 * 2);
-    if (tiles > 1 && even > best) best = even, axis = a, share = tiles_of_a_task(tiles, tasks(s)) * tile[a];
+    if (tiles > 1 && even > best) best = even, axis = a;
   }
-  if (share) block[axis] = share;
+  if (best > 0) block[axis] = tiles_of_a_task(tiles_along(s, tile, axis), tasks(s)) * tile[axis];
 }
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {

@@ -126,15 +126,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     // Fewer strips by groups of channels where the result is large: what a strip stores and adds counts sixteen times what a group
     // reads anew, mostly from cache. 1x1, 512 -> 256 channels at 28x28, n=8, on two threads 3.6 against 4.3 ms. But not where a group
     // copies its few channels with their border: 3x3x3 stride 2, 32 -> 64 channels at 24x40x40, 2.8 against 2.2 ms (Zen 5).
-    const bool large = result > 32 * 1024 && !worth_padding(s, w);
-    const int tiles = axes > 1 ? (units(s.free[1]) + tile[1] - 1) / tile[1] : 1;
-    std::int64_t least = 16 * strips * result + positions * e0;
-    for (const int few : {2, 4}) {
-      const int groups = many / few;
-      if (few >= strips || groups < 2 || !large || tiles < 2 * groups || 16 * few * result + groups * positions * e0 >= least) continue;
-      least = 16 * few * result + groups * positions * e0;
-      strips = few, block[1] = tiles_of_a_task(tiles, groups) * tile[1];
-    }
+    const auto cost = [&](int strips, int groups) { return 16 * strips * result + groups * positions * e0; };
+    const bool large = axes > 1 && result > 32 * 1024 && !worth_padding(s, w);
+    const int tiles = large ? tiles_along(s, tile, 1) : 0;
+    for (const int few : {2, 4})
+      if (const int groups = many / few; few < strips && groups > 1 && tiles >= 2 * groups && cost(few, groups) < cost(strips, 1)) {
+        strips = few, block[1] = tiles_of_a_task(tiles, groups) * tile[1];
+        break;
+      }
   }
   preset(k, "tile", tile);
   preset(k, "block", block);
@@ -149,7 +148,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // read again often: 3x3, 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
   const bool first = w.problem.layout == Layout::channels_first, border = worth_padding(s, w), tail = e0 % m.lanes != 0 && e0 > m.lanes;
   int uses = 1;
-  for (size_t a = 1; a < axes; a++) uses *= (units(s.free[a]) + tile[a] - 1) / tile[a];
+  for (size_t a = 1; a < axes; a++) uses *= tiles_along(s, tile, a);
   // Depthwise x is read for every tap, so that its last vector, or the guards of many taps, cost more than a padded copy: 5x5, 40
   // channels at 28x28, 10 against 20 us, 1,152 at 7x7 17 against 24 (Zen 5).
   const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1};

@@ -19,7 +19,7 @@ std::vector<int> best_cut(const Stages &s, const std::vector<int> &tile) {
   const std::vector<int> &red = s.sums[0].extent;
   const std::int64_t sum = terms(s);
   std::int64_t threads = 1;
-  for (size_t a = 0; a < s.free.size(); a++) threads *= (units(s.free[a]) + tile[a] - 1) / tile[a];
+  for (size_t a = 0; a < s.free.size(); a++) threads *= tiles_along(s, tile, a);
   std::vector<int> cut(red.size(), 0);
   std::int64_t slices = std::min<std::int64_t>(std::max<std::int64_t>(2, 65536 / threads), std::max<std::int64_t>(2, sum / 64));
   for (size_t i = red.size(); i-- > 0 && slices > 1;) {

@@ -21,6 +21,8 @@ std::vector<Loop> join(std::vector<Loop> a, const std::vector<Loop> &b, const st
 
 int units(const Axis &a) { return (a.extent + a.period - 1) / a.period; }
 
+int tiles_along(const Stages &s, const std::vector<int> &tile, size_t axis) { return (units(s.free[axis]) + tile[axis] - 1) / tile[axis]; }
+
 std::int64_t terms(const Stages &s) {
   std::int64_t terms = 1;
   for (const int e : s.sums[0].extent) terms *= e;
@@ -179,7 +181,7 @@ int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks) {
 }
 
 int channels_of_a_task(const Stages &s, const std::vector<int> &tile, const Workload &w) {
-  const int tiles = (units(s.free[1]) + tile[1] - 1) / tile[1], lanes = machine(w.target).lanes;
+  const int tiles = tiles_along(s, tile, 1), lanes = machine(w.target).lanes;
   if (tiles < 4) return 0;
   const int share = tiles_of_a_task(tiles, tasks(s)) * tile[1];
   // Each task copies its channels with their border, by whole vectors.
@@ -216,7 +218,7 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   const int n = s.free[n_axis].extent;
   // Where only images share the weights, each task reads those of some channels, if these are whole tiles.
   if (tile[n_axis] > 1 && units(s.free[0]) % tile[0] == 0) {
-    block[0] = tiles_of_a_task(units(s.free[0]) / tile[0], tasks(s)) * tile[0];
+    block[0] = tiles_of_a_task(tiles_along(s, tile, 0), tasks(s)) * tile[0];
     return;
   }
   if (n > 1) block[n_axis] = tile[n_axis];
@@ -233,7 +235,7 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   // Strips of rows read all of the weights each, groups of channels all of the other operand.
   const std::int64_t channels = units(s.free[0]), weights = channels * sum, other = positions / channels * s.sums[0].extent[0];
   if (!along_space && s.padded.defined() && !s.paired && other < weights && channels % tile[0] == 0 && channels >= 4 * tile[0]) axis = 0;
-  const std::int64_t tiles = (units(s.free[axis]) + tile[axis] - 1) / tile[axis];
+  const int tiles = tiles_along(s, tile, axis);
   if (tiles > 1) block[axis] = tiles_of_a_task(tiles, wanted) * tile[axis];
 }
 
