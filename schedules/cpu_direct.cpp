@@ -133,6 +133,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     tile[0] = std::min(e0, m.lanes);
     left = s.free[1].known ? std::min<std::int64_t>(left, std::max<std::int64_t>(1, 256 / (tile[0] * residues))) : 1;
   }
+  const bool sums_taps = s.over_positions && !s.paired && axes > 3 && units(s.free[2]) > 1;
+  const SumTile by_loads = sums_taps ? tile_by_loads(s, m) : SumTile{};
   if (s.paired && s.over_positions) {
     for (size_t a = 2; a + 1 < axes && a < 4; a++)
       if (units(s.free[a]) <= left) tile[a] = units(s.free[a]), left /= tile[a];
@@ -147,6 +149,10 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     // at 56x56, channels first: 489 against 537 us; 3x3, 3 -> 64 at 224x224: 1,128 against 1,525 us (Zen 5).
     if (sum <= 32) vectors = 1;
     tile[0] = vectors * m.lanes, tile[1] = sum <= 32 ? m.lanes : std::max(1, m.lanes / 2), left = 1;
+  } else if (sums_taps && e0 % (by_loads.vectors * m.lanes) == 0 && units(s.free[1]) % by_loads.channels == 0) {
+    // Few channels by the taps of a row are as many sums as many channels, and are shared out evenly. 3x3, 128 channels at 28x28, on
+    // two threads 697 against 862 us, on one 1,335 against 1,363 (Emerald Rapids).
+    tile[0] = by_loads.vectors * m.lanes, tile[1] = by_loads.channels, tile[2] = by_loads.taps;
   } else if (position_axis(s) != 1) {
     // 1x1, 512 -> 512 channels of 64 images: 129 against 399 us; 672 -> 28 of 8: 1.7 against 9.5 (Zen 5). Where channels are no whole
     // tiles, tasks share the images.
@@ -175,9 +181,12 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // With few registers each operand is read more often: the vectors of a tile, which channels that lie a power of two apart keep
   // out of L1, are copied side by side, and what they meet for each task. At AVX2, 1x1, 256 -> 1,024 channels at 14x14: 947
   // against 1,198 us, 512 -> 128 at 28x28: 892 against 1,043; with AVX-512 502 against 449 (Zen 5).
-  const bool panels = s.over_positions && !s.paired && m.registers < 32 && block[1] && e0 >= 128 && units(s.free[1]) >= 64 &&
-                      sum * std::max(e0, units(s.free[1])) >= 64 * 1024 && s.padded.defined() && !vectors_have_border(s);
-  if (panels) block[1] = std::max(block[1], (64 + tile[1] - 1) / tile[1] * tile[1]);
+  // But not where all taps share what is copied and long sums crowd the cache: 3x3, 512 channels at 28x28 25.9 against 30.2 ms, 256 -> 512
+  // 12.5 against 15.9 (Emerald Rapids).
+  const bool few_registers = m.registers < 32 && e0 >= 128 && units(s.free[1]) >= 64 && sum * std::max(e0, units(s.free[1])) >= 64 * 1024;
+  const bool panels = s.over_positions && !s.paired && block[1] && s.padded.defined() && !vectors_have_border(s) &&
+                      (few_registers || (sums_taps && crowds_cache(e0, sum)));
+  if (panels) block[1] = std::max(block[1], ((few_registers ? 64 : 32) + tile[1] - 1) / tile[1] * tile[1]);
   // With few taps an image's rows are read in place, and a task is one row of tiles: 3x3 at 1920x1080 287 against 378 us,
   // three channels of it 1.6 against 2.3 ms (Zen 5). Of 5x5 the loops at the borders spill, and little is won: 548 against 591;
   // so do rows of few tiles, which are all at a border: 16x16 0.66 against 0.32 us.
@@ -210,6 +219,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     preset(k, "unroll", {0, 0, -1, 0});
   }
   if (s.paired && !s.over_positions) preset(k, "unroll", few_taps(s.sums[0].extent));
+  if (summed_in_place(s, w) && s.sums[0].known && !panels) preset(k, "unroll", {unrolled_positions(s.sums[0].extent[0])});
   return k;
 }
 

@@ -23,6 +23,16 @@ int pieces(int n, int want) {
   return (n + count - 1) / count;
 }
 
+// Blocks of about `cut` of n, of which so many strips hold as many each; 0 where there are none.
+int pieces_of_strips(int n, int cut, int strips) {
+  const auto even = [&](int d) { return n % d == 0 && n / d % strips == 0; };
+  for (int d = cut; d > 0 && 2 * d >= cut; d--)
+    if (even(d)) return d;
+  for (int d = cut + 1; d <= 2 * cut; d++)
+    if (even(d)) return d;
+  return 0;
+}
+
 // The axis of the reduction with most blocks, and how many.
 std::pair<int, int> most_blocks(const Stages &s, const std::vector<int> &cut) {
   std::pair<int, int> best = {0, 1};
@@ -36,41 +46,14 @@ std::pair<int, int> most_blocks(const Stages &s, const std::vector<int> &cut) {
 bool supports(const Stages &s, const Workload &w) {
   if (s.sums.size() != 1 || !s.over_positions || w.target.has_gpu_feature()) return false;
   const std::int64_t sum = terms(s);
-  // What fits one block is summed at once by cpu_direct, but for short vectors, which this one rounds up.
-  const int e0 = units(s.free[0]), lanes = machine(w.target).lanes;
-  return s.sums[0].extent.size() > 1 && (sum >= 1024 || (sum >= 32 && (s.paired || (e0 % lanes && e0 < 2 * lanes))));
-}
-
-// Vectors by channels by taps of a row.
-struct Tile {
-  int vectors = 1, channels = 1, taps = 1;
-};
-
-// Tiles that leave few lanes and few channels to waste and load little for each multiply-add: two vectors by thirteen channels,
-// three by eight, four by six. 1x1, 16 -> 96 channels at 112x112, n=8: 1.9 against 2.9 ms for two by eight; 24 -> 144 at 56x56 0.72
-// against 0.98; 64 -> 256 4.4 against 4.8. Four vectors that are the whole row leave it to the other side to be read by long lines:
-// 256 -> 64 5.2 against 4.8, but 3x3, 3 -> 64 at 224x224, 8.2 against 12.6 ms (Zen 5).
-Tile tile_by_loads(const Stages &s, const Machine &m) {
-  const int all = (units(s.free[0]) + m.lanes - 1) / m.lanes;
-  const bool taps = s.free.size() > 3;
-  Tile best;
-  double best_score = 0;
-  for (int v = 1; v <= std::min(all, s.paired ? 1 : 4); v++) {
-    if (v == 4 && all < 8 && (!taps || units(s.free[1]) >= 16)) continue;
-    const int budget = (m.registers - 4 - 2 * std::max(0, v - 2)) / v;
-    Tile t{v};
-    if (taps) {
-      const int row = units(s.free[2]);
-      t.taps = row <= budget ? row : divisor(row, budget);
-      if (v > 2 && row > 1 && t.taps == 1) continue;
-      t.channels = best_tile(s.free[1], std::max(1, budget / t.taps));
-    }
-    const double other = t.channels * t.taps, sums = v * other, channels = taps ? units(s.free[1]) : 1;
-    const double computed = (all + v - 1) / v * v * double((int(channels) + t.channels - 1) / t.channels * t.channels);
-    const double score = all * channels / computed * sums / (sums + 0.5 * (v + other));
-    if (score > best_score) best = t, best_score = score;
-  }
-  return best;
+  if (s.sums[0].extent.size() <= 1) return false;
+  // What fits one block is summed at once by cpu_direct, but for short vectors, which this one rounds up, and for channels whose
+  // lines crowd a cache. 1x1, 512 -> 128 channels at 28x28: 667 against 907 us, 512 -> 256 1,353 against 1,746; but 480 -> 128 613
+  // against 588 (Emerald Rapids).
+  const Machine m = machine(w.target);
+  const int e0 = units(s.free[0]);
+  const bool crowded = m.registers >= 32 && summed_in_place(s, w) && (crowds_cache(e0, sum) || crowds_cache(units(s.free[1]), sum));
+  return sum >= 1024 || crowded || (sum >= 32 && (s.paired || (e0 % m.lanes && e0 < 2 * m.lanes)));
 }
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
@@ -102,38 +85,44 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     if (axes > 4 && vectors * tile[1] * tile[2] * units(s.free[3]) <= budget) tile[3] = units(s.free[3]);
   }
   tile[0] = vectors * m.lanes;
-  // Tasks: a few blocks of the other channels, else of the vector axis.
-  if (const int channels = axes > 1 ? channels_of_a_task(s, tile, w) : 0) {
+  // Tasks: groups of vectors where both operands are read in place, as what a block loads of them stays in L1 for all of the other
+  // channels: 1x1, 128 -> 512 channels at 28x28 674 against 744 us, 512 -> 128 667 against 703 (Emerald Rapids). Else a few blocks of the
+  // other channels, else of the vector axis.
+  const bool in_place = summed_in_place(s, w), border = worth_padding(s, w);
+  const int many = std::min(tasks(s), 8);
+  const std::vector<int> by_loads = tile;
+  if (in_place && many > 1 && e0 >= 8 * m.lanes) {
+    if (tiles_along(s, tile, 0) < 4) tile[0] = 2 * m.lanes, tile[1] = best_tile(s.free[1], budget / 2);
+    block[0] = tiles_of_a_task(tiles_along(s, tile, 0), many) * tile[0];
+  } else if (const int channels = axes > 1 ? channels_of_a_task(s, tile, w) : 0) {
     block[1] = channels;
   } else if (e0 >= 2 * tile[0]) {
     block[0] = tile[0];
   }
-  // Or strips of blocks, each with a result of its own, where adding these up costs less than that each task reads the
-  // vector operand anew. 1x1, 64 -> 256 channels at 56x56, n=8: 5.1 against 11 ms (Zen 5).
+  // Or strips of blocks, each with a result of its own, where adding these up costs less than that each task reads an operand anew.
+  // 1x1, 64 -> 256 channels at 56x56, n=8: 5.1 against 11 ms (Zen 5). What is copied with its border is soon read anew: 3x3, 64 channels
+  // at 56x56, on two threads, 718 against 870 us (Emerald Rapids).
   std::int64_t result = 1, positions = 1, free_tasks = 1;
   for (const int e : red) positions *= e;
   for (size_t a = 0; a < axes; a++) {
     result *= s.free[a].extent;
     if (block[a]) free_tasks *= (units(s.free[a]) + block[a] - 1) / block[a];
   }
-  const int blocks = s.sums[0].known ? most_blocks(s, cut.preset).second : 1, many = std::min(tasks(s), 8);
+  const auto [strip_axis, blocks] = most_blocks(s, cut.preset);
+  const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
   int strips = 1;
-  if (many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || 2 * many * result < free_tasks * positions * e0)) {
-    strips = std::min(many, blocks);
-    for (const int even : {8, 6, 4})
-      if (even <= many && blocks % even == 0 && blocks % strips) strips = even;
-    std::fill(block.begin(), block.end(), 0);
-    // Fewer strips by groups of channels where the result is large: what a strip stores and adds counts sixteen times what a group
-    // reads anew, mostly from cache. 1x1, 512 -> 256 channels at 28x28, n=8, on two threads 3.6 against 4.3 ms. But not where a group
-    // copies its few channels with their border: 3x3x3 stride 2, 32 -> 64 channels at 24x40x40, 2.8 against 2.2 ms (Zen 5).
-    const auto cost = [&](int strips, int groups) { return 16 * strips * result + groups * positions * e0; };
-    const bool large = axes > 1 && result > 32 * 1024 && !worth_padding(s, w);
-    const int tiles = large ? tiles_along(s, tile, 1) : 0;
-    for (const int few : {2, 4})
-      if (const int groups = many / few; few < strips && groups > 1 && tiles >= 2 * groups && cost(few, groups) < cost(strips, 1)) {
-        strips = few, block[1] = tiles_of_a_task(tiles, groups) * tile[1];
-        break;
-      }
+  if (s.sums[0].known && many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || (border ? 64 : 32) * result < anew)) {
+    // Four, of as many blocks each, as every strip's result is stored and read again: on two threads 1x1, 64 -> 128 channels at 56x56
+    // 165 against 191 us for six, 256 -> 64 346 against 395 for eight (Emerald Rapids). Eight of results that are small beside that.
+    tile = by_loads, std::fill(block.begin(), block.end(), 0);
+    strips = many >= 8 && 512 * result <= positions * e0 ? 8 : 4;
+    int &piece = cut.preset[strip_axis];
+    if (strips == 8 && !pieces_of_strips(red[strip_axis], piece, strips)) strips = 4;
+    if (const int even = pieces_of_strips(red[strip_axis], piece, strips)) piece = even;
+    // And groups of channels where the result is large, but not where each copies its few with their border: 3x3x3 stride 2, 32 -> 64
+    // channels at 24x40x40, 2.8 against 2.2 ms (Zen 5).
+    const int tiles = axes > 1 && !border && result > 32 * 1024 ? tiles_along(s, tile, 1) : 0, groups = many / strips;
+    if (groups > 1 && tiles >= 2 * groups) block[1] = tiles_of_a_task(tiles, groups) * tile[1];
   }
   preset(k, "tile", tile);
   preset(k, "block", block);
@@ -142,11 +131,12 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   int taps = 1;
   for (size_t a = 1; a < axes; a++) taps *= tile[a];
   if (s.paired && taps <= budget / 2) preset(k, "unroll", {2});
+  if (in_place && s.sums[0].known) preset(k, "unroll", {unrolled_positions(cut.preset[0] > 1 ? cut.preset[0] : red[0])}), preset(k, "stage", {0});
   k.push_back(cut);
   k.push_back({"strips", {strips}, {1}, {s.sums[0].known ? 16 : 1}});
   // The last vector of the channels is gathered lane by lane, and all where they lie apart. Copied once it pays where vectors are
   // read again often: 3x3, 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
-  const bool first = w.problem.layout == Layout::channels_first, border = worth_padding(s, w), tail = e0 % m.lanes != 0 && e0 > m.lanes;
+  const bool first = w.problem.layout == Layout::channels_first, tail = e0 % m.lanes != 0 && e0 > m.lanes;
   int uses = 1;
   for (size_t a = 1; a < axes; a++) uses *= tiles_along(s, tile, a);
   // Depthwise x is read for every tap, so that its last vector, or the guards of many taps, cost more than a padded copy: 5x5, 40

@@ -72,11 +72,25 @@ void keep_in_registers(Halide::Func acc, const std::vector<Reduced> &red, Stages
 /// The tile along an axis that wastes least, of at most `most`: full tiles count fully, small ones a little less, and in
 /// proportion those that leave fewer than ten sums at work, of which `beside` are on each element of the axis.
 int best_tile(const Axis &, int most, int beside = 10);
+/// Vectors by channels by taps of a row, for a sum over positions.
+struct SumTile {
+  int vectors = 1, channels = 1, taps = 1;
+};
+SumTile tile_by_loads(const Stages &, const Machine &);
 /// Whether any window reaches past an end. Without padding only those of a pass that gathers backwards do, of more than one tap.
 bool reads_border(const Workload &);
 /// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors that lie apart,
 /// or for several taps, as the last would be made lane by lane. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
 bool worth_padding(const Stages &, const Workload &);
+/// Whether a sum over positions reads both operands where they lie, their channels side by side: one tap, no border.
+bool summed_in_place(const Stages &, const Workload &);
+/// Whether the lines that hold one vector of f32 at each of so many positions crowd the few sets of L2 that channels map them to: the
+/// power of two in the distance of two positions, times these, is 1.5 MiB or more, whose lines 1 or 2 MiB of sixteen ways do not keep.
+bool crowds_cache(int channels, std::int64_t positions);
+/// Of such a sum, by how many positions a row of so many is unrolled; 0 where none divides it. Several positions' loads are under way
+/// at once, and a stride of kilobytes is no pattern that is fetched ahead in vain. 1x1, 528 -> 128 channels at 28x28: 639 against
+/// 745 us, 1,024 -> 256 at 14x14 705 against 858 (Emerald Rapids).
+int unrolled_positions(int row);
 /// How many tasks a problem is worth: of about four million multiply-adds each (a short vector's take as long as eight), so that a
 /// thread that wakes up late costs little, but at most sixteen, as each reads its operands anew. The problem alone decides.
 int tasks(const Stages &);
