@@ -196,11 +196,11 @@ SumTile tile_by_loads(const Stages &s, const Machine &m) {
   return best;
 }
 
-int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks) {
+int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks, std::int64_t most_tasks) {
   if (tasks <= 1) return int(tiles);
-  const std::int64_t most = (tiles + tasks - 1) / tasks;
+  const std::int64_t most = (tiles + tasks - 1) / tasks, least = most_tasks ? (tiles + most_tasks - 1) / most_tasks : (most + 1) / 2;
   std::int64_t best = most, earliest = tiles + 1;
-  for (std::int64_t each = most; each >= (most + 1) / 2; each--) {
+  for (std::int64_t each = most; each >= least; each--) {
     const std::int64_t first_half = (tiles + each - 1) / each / 2 * each, end = std::max(first_half, tiles - first_half);
     if (end < earliest) best = each, earliest = end;
   }
@@ -224,15 +224,16 @@ bool reads_border(const Workload &w) {
 }
 
 bool worth_padding(const Stages &s, const Workload &w) {
+  return s.padded.defined() && (reads_border(w) || (!one_tap(w) && vectors_have_border(s)) || vectors_lie_apart(s, w));
+}
+
+bool one_tap(const Workload &w) {
   const auto &kernel = w.problem.kernel;
-  const bool taps = std::any_of(kernel.begin(), kernel.begin() + w.problem.rank, [](std::int64_t k) { return k > 1; });
-  return s.padded.defined() && (reads_border(w) || (taps && vectors_have_border(s)) || vectors_lie_apart(s, w));
+  return std::all_of(kernel.begin(), kernel.begin() + w.problem.rank, [](std::int64_t k) { return k == 1; });
 }
 
 bool summed_in_place(const Stages &s, const Workload &w) {
-  const auto &kernel = w.problem.kernel;
-  return s.over_positions && !s.paired && w.problem.layout == Layout::channels_last && s.free.size() > 1 && !reads_border(w) &&
-         std::all_of(kernel.begin(), kernel.begin() + w.problem.rank, [](std::int64_t k) { return k == 1; });
+  return s.over_positions && !s.paired && w.problem.layout == Layout::channels_last && s.free.size() > 1 && !reads_border(w) && one_tap(w);
 }
 
 bool crowds_cache(int channels, std::int64_t positions) { return positions * (channels & -channels) >= 384 * 1024; }
@@ -276,7 +277,7 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   const std::int64_t channels = units(s.free[0]), weights = channels * sum, other = positions / channels * s.sums[0].extent[0];
   if (!along_space && s.padded.defined() && !s.paired && other < weights && channels % tile[0] == 0 && channels >= 4 * tile[0]) axis = 0;
   const int tiles = tiles_along(s, tile, axis);
-  if (tiles > 1) block[axis] = tiles_of_a_task(tiles, wanted) * tile[axis];
+  if (tiles > 1) block[axis] = tiles_of_a_task(tiles, wanted, axis == 0 ? 0 : std::max<std::int64_t>(16, 2 * wanted)) * tile[axis];
 }
 
 namespace {

@@ -82,6 +82,8 @@ bool reads_border(const Workload &);
 /// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors that lie apart,
 /// or for several taps, as the last would be made lane by lane. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
 bool worth_padding(const Stages &, const Workload &);
+/// Whether the kernel has but one tap.
+bool one_tap(const Workload &);
 /// Whether a sum over positions reads both operands where they lie, their channels side by side: one tap, no border.
 bool summed_in_place(const Stages &, const Workload &);
 /// Whether the lines that hold one vector of f32 at each of so many positions crowd the few sets of L2 that channels map them to: the
@@ -94,9 +96,10 @@ int unrolled_positions(int row);
 /// How many tasks a problem is worth: of about four million multiply-adds each (a short vector's take as long as eight), so that a
 /// thread that wakes up late costs little, but at most sixteen, as each reads its operands anew. The problem alone decides.
 int tasks(const Stages &);
-/// How many of so many tiles each of about so many tasks takes: where the last task is short, two threads still end nearly together.
-/// 3x3, 97 channels at 13x13, on two threads: 69 against 85 us (Zen 5).
-int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks);
+/// How many of so many tiles each of about so many tasks takes, or of up to `most_tasks` (0: about twice as many), so that two threads
+/// end nearly together. 3x3, 97 channels at 13x13, on two threads: 69 against 85 us (Zen 5); 1x1, 256 -> 128 at 14x14 38 against 42
+/// (Emerald Rapids).
+int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks, std::int64_t most_tasks = 0);
 /// Tasks of a sum over positions: how many channels of the other operand each takes; 0 where they are too few to share out.
 int channels_of_a_task(const Stages &, const std::vector<int> &tile, const Workload &);
 /// Tasks of a pass that gathers: batches, strips of the outermost large axis, or groups of channels where the weights are
