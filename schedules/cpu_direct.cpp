@@ -92,7 +92,8 @@ std::int64_t positions_read(const Workload &w, const std::vector<int> &tile) {
   std::int64_t positions = 1;
   for (int a = 0; a < p.rank; a++) {
     const size_t axis = size_t(p.rank - 1 - a);
-    positions *= (tile[size_t(a) + 1] - 1) * (w.pass == PassKind::forward ? p.stride[axis] : 1) + (p.kernel[axis] - 1) * p.dilation[axis] + 1;
+    const std::int64_t step = w.pass == PassKind::forward ? p.stride[axis] : 1;
+    positions *= (tile[size_t(a) + 1] - 1) * step + (p.kernel[axis] - 1) * p.dilation[axis] + 1;
   }
   return positions;
 }
@@ -136,8 +137,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const bool line = rank == 1, many_taps = s.paired && !s.over_positions && residues == 1 && sum >= (line ? 16 : 40);
   const bool rows_of_taps = many_taps && rank == 2 && m.registers >= 32 && units(s.free[2]) >= 16;
   int left = budget / vectors;
-  // One tap of one vector takes no more positions than lines that the first level of cache fetches at a time: 1x1, 240 -> 40 channels at 28x28 101
-  // against 122 us, 16 <- 96 at 112x112 393 against 420 (Emerald Rapids).
+  // One tap of one vector takes no more positions than L1 fetches lines at a time: 1x1, 240 -> 40 channels at 28x28 101 against
+  // 122 us, 16 <- 96 at 112x112 393 against 420 (Emerald Rapids).
   if (vectors == 1 && !s.paired && !s.over_positions && !along_space && one_tap(w)) left = std::min(left, 16);
   // Code grows with the residues of a strided gradient, each of which unrolls the tile.
   if (residues > 4) left = std::max<std::int64_t>(1, left * 4 / residues);
@@ -204,8 +205,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // With few registers each operand is read more often: the vectors of a tile, which channels that lie a power of two apart keep
   // out of L1, are copied side by side, and what they meet for each task. At AVX2, 1x1, 256 -> 1,024 channels at 14x14: 947
   // against 1,198 us, 512 -> 128 at 28x28: 892 against 1,043; with AVX-512 502 against 449 (Zen 5).
-  // But not where all taps share what is copied and long sums crowd the cache: 3x3, 512 channels at 28x28 25.9 against 30.2 ms, 256 -> 512
-  // 12.5 against 15.9 (Emerald Rapids).
+  // Whatever the registers, so are vectors that crowd the cache and are read again for every tap: 3x3, 512 channels at 28x28 25.9
+  // against 30.2 ms, 256 -> 512 12.5 against 15.9 (Emerald Rapids).
   const bool few_registers = m.registers < 32 && e0 >= 128 && units(s.free[1]) >= 64 && sum * std::max(e0, units(s.free[1])) >= 64 * 1024;
   const bool panels = s.over_positions && !s.paired && block[1] && s.padded.defined() && !vectors_have_border(s) &&
                       (few_registers || (sums_taps && crowds_cache(e0, sum)));

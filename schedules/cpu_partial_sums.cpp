@@ -135,7 +135,10 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   int taps = 1;
   for (size_t a = 1; a < axes; a++) taps *= tile[a];
   if (s.paired && taps <= budget / 2) preset(k, "unroll", {2});
-  if (in_place && s.sums[0].known) preset(k, "unroll", {unrolled_positions(cut.preset[0] > 1 ? cut.preset[0] : red[0])}), preset(k, "stage", {0});
+  if (in_place && s.sums[0].known) {
+    preset(k, "unroll", {unrolled_positions(cut.preset[0] > 1 ? cut.preset[0] : red[0])});
+    preset(k, "stage", {0});
+  }
   k.push_back(cut);
   k.push_back({"strips", {strips}, {1}, {s.sums[0].known ? 16 : 1}});
   // The last vector of the channels is gathered lane by lane, and all where they lie apart. Copied once it pays where vectors are
