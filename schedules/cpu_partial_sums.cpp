@@ -83,10 +83,10 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     // All taps where they fit, so that a vector is loaded once for all of them: 10 channels from one, 5x5 at 31x31, 2.8 against
     // 3.9 us; 7 from 3, 3x3, 4.5 against 5.9 (Zen 5).
     if (axes > 4 && vectors * tile[1] * tile[2] * units(s.free[3]) <= budget) tile[3] = units(s.free[3]);
-    // Depthwise two vectors where the registers hold all taps of both: one is a line out of a position's many, which are not fetched
+    // Depthwise two vectors where the registers hold all taps of both, and one is a line: of a position's many such are not fetched
     // ahead. 3x3, 96 channels at 112x112, stride 2, 199 against 391 us (Emerald Rapids).
     const bool all_taps = tile[2] == units(s.free[2]) && (axes <= 4 || tile[3] == units(s.free[3]));
-    if (s.paired && all_taps && e0 % (2 * m.lanes) == 0 && 2 * tile[1] * tile[2] * tile[3] <= budget) vectors = 2;
+    if (s.paired && all_taps && m.lanes == 16 && e0 % (2 * m.lanes) == 0 && 2 * tile[1] * tile[2] * tile[3] <= budget) vectors = 2;
   }
   tile[0] = vectors * m.lanes;
   // Tasks: groups of vectors where both operands are read in place, as what a block loads of them stays in L1 for all of the other

@@ -21,6 +21,7 @@ const std::vector<Level> &levels() {
   static const std::vector<Level> all = [] {
     auto skylake = avx2;
     skylake.insert(skylake.end(), {Target::AVX512, Target::AVX512_Skylake});
+    // Halide compiles these for znver4, which has SSE4A: no Intel processor may take the level, whatever its VNNI.
     auto vnni = skylake;
     vnni.insert(vnni.end(), {Target::AVX512_Cannonlake, Target::AVX512_Zen4});
     const auto cuda = [](const char *name, Target::Feature capability) {
@@ -42,16 +43,11 @@ bool is_of_all(const Level &level) { return level.arch == Target::X86 && !level.
 
 Target target_of(const Level &level) { return Target(Target::Linux, level.arch, 64, level.features); }
 
-// Halide's features of Sapphire Rapids include those of Zen 4, but a target that has the one is not said to have the other.
-bool has(const Target &t, Target::Feature f) {
-  return t.has_feature(f) || (f == Target::AVX512_Zen4 && t.has_feature(Target::AVX512_SapphireRapids));
-}
-
 // The best level that a target has; null where it is of another machine.
 const Level *level_of(const Target &t) {
   if (t.bits != 64 || t.os != Target::Linux) return nullptr;
   for (auto &level : levels())
-    if (t.arch == level.arch && std::all_of(level.features.begin(), level.features.end(), [&](auto f) { return has(t, f); }))
+    if (t.arch == level.arch && std::all_of(level.features.begin(), level.features.end(), [&](auto f) { return t.has_feature(f); }))
       return &level;
   return nullptr;
 }

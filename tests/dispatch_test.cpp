@@ -35,7 +35,7 @@ std::set<std::string> system_levels() {
       {"x86-64-avx512", {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}},
       {"x86-64-avx512-vnni",
        {"avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq",
-        "avx512_bf16"}}};
+        "avx512_bf16", "gfni", "sse4a"}}};
   for (const auto &[level, names] : needs) {
     for (const char *name : names)
       if (!flags.count(name)) return levels;
@@ -144,7 +144,7 @@ const std::map<std::string, std::string> checked_features = [] {
                     avx512 = avx2 + "+avx512f+avx512cd+avx512dq+avx512bw+avx512vl",
                     vnni = avx512 +
                            "+avx512ifma+avx512vbmi+avx512_vbmi2+avx512_vnni+avx512_bitalg+avx512_vpopcntdq"
-                           "+avx512_bf16";
+                           "+avx512_bf16+gfni+sse4a";
   return std::map<std::string, std::string>{
       {"x86-64", base}, {"x86-64-avx2", avx2}, {"x86-64-avx512", avx512}, {"x86-64-avx512-vnni", vnni}};
 }();
@@ -178,10 +178,10 @@ TEST(Instructions, ForeignOnesAreSeen) {
       {"x86-64", {"vaddps %xmm0,%xmm1,%xmm2", "pshufb %xmm0,%xmm1", "popcnt %eax,%eax", "shlx %eax,%ebx,%ecx"}},
       {"x86-64-avx2",
        {"vaddps %zmm0,%zmm1,%zmm2", "vaddps %ymm0,%ymm1,%ymm2{%k1}", "kmovw %k0,%eax", "adcx %eax,%ebx"}},
-      {"x86-64-avx512", {"vpdpbusd %zmm0,%zmm1,%zmm2", "vpermb %zmm0,%zmm1,%zmm2", "vdpbf16ps %zmm0,%zmm1,%zmm2"}},
+      {"x86-64-avx512", {"vpdpbusd %zmm0,%zmm1,%zmm2", "vpermb %zmm0,%zmm1,%zmm2", "vdpbf16ps %zmm0,%zmm1,%zmm2",
+        "extrq $1,$2,%xmm1", "insertq %xmm0,%xmm1", "movntss %xmm0,(%rax)", "vgf2p8affineqb $1,%zmm0,%zmm1,%zmm2"}},
       {"x86-64-avx512-vnni",
-       {"extrq $1,$2,%xmm1", "insertq %xmm0,%xmm1", "movntss %xmm0,(%rax)", "clzero", "monitorx", "mwaitx",
-        "vfmaddps %xmm0,%xmm1,%xmm2,%xmm3", "vpcomb $1,%xmm0,%xmm1,%xmm2", "vgf2p8affineqb $1,%zmm0,%zmm1,%zmm2",
+       {"clzero", "monitorx", "mwaitx", "vfmaddps %xmm0,%xmm1,%xmm2,%xmm3", "vpcomb $1,%xmm0,%xmm1,%xmm2",
         "vaesenc %zmm0,%zmm1,%zmm2", "vpclmulqdq $1,%zmm0,%zmm1,%zmm2", "tdpbssd %tmm0,%tmm1,%tmm2",
         "vaddph %zmm0,%zmm1,%zmm2", "vp2intersectd %zmm0,%zmm1,%k0", "sha1msg1 %xmm0,%xmm1", "prefetchw (%rax)",
         "{vex} vpdpbusd %ymm0,%ymm1,%ymm2", "blcs %eax,%ebx"}}};

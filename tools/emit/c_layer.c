@@ -139,15 +139,16 @@ static int has(const feature *features, size_t count, unsigned state) {
 
 static int has_instructions(int32_t level) {
   /* Everything that the compiler may use at a level, not only what Halide names: x86-64-v3, x86-64-v4, and the latter
-     with IFMA, VBMI, VBMI2, VNNI, BITALG, VPOPCNTDQ and BF16. */
+     with IFMA, VBMI, VBMI2, GFNI, VNNI, BITALG, VPOPCNTDQ, BF16, and SSE4A, which AMD alone has. */
   static const feature avx2[] = {
       {1, 0, 2, 1u << 0 | 1u << 9 | 1u << 12 | 1u << 19 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 28 | 1u << 29},
       {7, 0, 1, 1u << 3 | 1u << 5 | 1u << 8},
       {0x80000001u, 0, 2, 1u << 5}};
   static const feature avx512[] = {{7, 0, 1, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31}};
   static const feature vnni[] = {{7, 0, 1, 1u << 21},
-                                 {7, 0, 2, 1u << 1 | 1u << 6 | 1u << 11 | 1u << 12 | 1u << 14},
-                                 {7, 1, 0, 1u << 5}};
+                                 {7, 0, 2, 1u << 1 | 1u << 6 | 1u << 8 | 1u << 11 | 1u << 12 | 1u << 14},
+                                 {7, 1, 0, 1u << 5},
+                                 {0x80000001u, 0, 2, 1u << 6}};
   const char *name = level_names[level];
   if (!strcmp(name, "x86-64")) return 1;
   if (!has(avx2, sizeof avx2 / sizeof *avx2, 0x6)) return 0;
