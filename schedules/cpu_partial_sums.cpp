@@ -110,7 +110,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   for (const int e : red) positions *= e;
   for (size_t a = 0; a < axes; a++) {
     result *= s.free[a].extent;
-    if (block[a]) free_tasks *= (units(s.free[a]) + block[a] - 1) / block[a];
+    if (block[a]) free_tasks *= tiles_along(s, block, a);
   }
   const auto [strip_axis, blocks] = most_blocks(s, cut.preset);
   const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
@@ -119,10 +119,11 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     // Four, of as many blocks each, as every strip's result is stored and read again: on two threads 1x1, 64 -> 128 channels at 56x56
     // 165 against 191 us for six, 256 -> 64 346 against 395 for eight (Emerald Rapids). Eight of results that are small beside that.
     tile = by_loads, std::fill(block.begin(), block.end(), 0);
-    strips = many >= 8 && 512 * result <= positions * e0 ? 8 : 4;
     int &piece = cut.preset[strip_axis];
-    if (strips == 8 && !pieces_of_strips(red[strip_axis], piece, strips)) strips = 4;
-    if (const int even = pieces_of_strips(red[strip_axis], piece, strips)) piece = even;
+    int even = many >= 8 && 512 * result <= positions * e0 ? pieces_of_strips(red[strip_axis], piece, 8) : 0;
+    strips = even ? 8 : 4;
+    if (!even) even = pieces_of_strips(red[strip_axis], piece, 4);
+    if (even) piece = even;
     // And groups of channels where the result is large, but not where each copies its few with their border: 3x3x3 stride 2, 32 -> 64
     // channels at 24x40x40, 2.8 against 2.2 ms (Zen 5).
     const int tiles = axes > 1 && !border && result > 32 * 1024 ? tiles_along(s, tile, 1) : 0, groups = many / strips;

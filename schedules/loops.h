@@ -89,9 +89,9 @@ bool summed_in_place(const Stages &, const Workload &);
 /// Whether the lines that hold one vector of f32 at each of so many positions crowd the few sets of L2 that channels map them to: the
 /// power of two in the distance of two positions, times these, is 1.5 MiB or more, whose lines 1 or 2 MiB of sixteen ways do not keep.
 bool crowds_cache(int channels, std::int64_t positions);
-/// By how many positions a row of so many is unrolled where a sum is `summed_in_place`; 0 where none divides it. Several positions' loads are under way
-/// at once, and a stride of kilobytes is no pattern that is fetched ahead in vain. 1x1, 528 -> 128 channels at 28x28: 639 against
-/// 745 us, 1,024 -> 256 at 14x14 705 against 858 (Emerald Rapids).
+/// By how many positions a row of so many is unrolled where a sum is `summed_in_place`; 0 where none divides it. Several positions'
+/// loads are under way at once, and a stride of kilobytes is no pattern that is fetched ahead in vain. 1x1, 528 -> 128 channels at
+/// 28x28: 639 against 745 us, 1,024 -> 256 at 14x14 705 against 858 (Emerald Rapids).
 int unrolled_positions(int row);
 /// How many tasks a problem is worth: of about four million multiply-adds each (a short vector's take as long as eight), so that a
 /// thread that wakes up late costs little, but at most sixteen, as each reads its operands anew. The problem alone decides.
