@@ -88,7 +88,9 @@ class ConvKernel : public Generator<ConvKernel> {
         for (size_t base = 0; base < d; base++)
           if (spec.dims[base].axis == dim.axis) buffer.dim(int(d)).set_stride(buffer.dim(int(base)).stride() * dim.multiple);
       } else {
-        buffer.dim(int(d)).set_stride(Expr());
+        // CUDA reads and writes four elements at once where their address is a multiple of as many.
+        const bool fours = workload.target.has_feature(Target::CUDA) && workload.problem.layout == Layout::channels_last && stride % 4 == 0;
+        buffer.dim(int(d)).set_stride(fours ? buffer.dim(int(d)).stride() / 4 * 4 : Expr());
       }
     }
   }

@@ -21,7 +21,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
 void apply(Stages &s, const Knobs &k, const Workload &w) {
   GpuKernel g{s.out, s.free, {}, s.vec, s.bcast, s.dense, reads_vectors(w.target), !floats_as_bits(w)};
   for (auto &sum : s.sums) {
-    GpuKernel::Part part{sum.acc, {}, sum.extent};
+    GpuKernel::Part part{sum.acc, {}, sum.extent, true, in_fours(s, sum, k, w)};
     for (int i = 0; i < sum.red.dimensions(); i++) part.red.push_back({i, sum.red[i]});
     g.sums.push_back(part);
   }

@@ -64,9 +64,11 @@ void unroll_tile(Stage stage, const std::vector<Loop> &tile, int vector, int ext
   }
 }
 
-// Keeps one register tile of acc over the loops `red` of its update, innermost first. No vectors: they gain nothing in
-// registers, and strided ones become widths that OpenCL has not.
-void keep_in_registers(Func acc, std::vector<RVar> red, const GpuKernel &g, const Knobs &k, const GpuLoops &l, int inner_extent, bool stage) {
+// Keeps one register tile of acc over the loops `red` of its update, innermost first. No vectors in the arithmetic: they gain
+// nothing in registers, and strided ones become widths that OpenCL has not. `staged`: the operands that are loaded into registers
+// a few steps of the reduction at a time; `fours`: as vectors along dimension 0.
+void keep_in_registers(Func acc, std::vector<RVar> red, const GpuKernel &g, const Knobs &k, const GpuLoops &l, int inner_extent,
+                       const std::vector<Func> &staged, bool fours) {
   std::vector<Loop> tile, sums;
   for (size_t a = 0; a < g.free.size(); a++) {
     acc.bound_extent(g.free[a].var, l.tile_extent[a]);
@@ -86,10 +88,10 @@ void keep_in_registers(Func acc, std::vector<RVar> red, const GpuKernel &g, cons
   unroll_tile(update, tile, -1, 1);
   update.never_partition_all();
   if (unroll > 1) update.unroll(sums[0].rvar);
-  if (!stage) return;
-  for (Func operand : {g.vec, g.bcast}) {
+  for (Func operand : staged) {
     Func registers = operand.in(acc);
     registers.compute_at(acc, red[0]).store_in(MemoryType::Register);
+    if (fours) registers.vectorize(registers.args()[0], 4);
     for (auto &v : registers.args()) registers.unroll(v);
   }
 }
@@ -181,7 +183,7 @@ void sum_by_chunks(GpuKernel &g, const GpuKernel::Part &sum, const Knobs &k, con
   const LoopLevel chunk(acc, outer[0].rvar);
   from.vec = staged(g.vec, part, chunk, l, g.vectors && (l.tile_extent[0] * l.threads[0]) % 4 == 0);
   from.bcast = staged(g.bcast, part, chunk, l, false);
-  keep_in_registers(part, inner, from, k, l, inner_extent, true);
+  keep_in_registers(part, inner, from, k, l, inner_extent, {from.vec, from.bcast}, false);
 }
 
 bool stages(const GpuKernel::Part &sum, const Knobs &k) {
@@ -231,6 +233,12 @@ bool all_known(const Stages &s) {
   return std::all_of(s.free.begin(), s.free.end(), [](const Axis &a) { return a.known; });
 }
 
+std::int64_t results(const Stages &s) {
+  std::int64_t all = residue_count(s);
+  for (auto &axis : s.free) all *= units(axis);
+  return all;
+}
+
 // The best of up to `most` pieces of an axis: full blocks, and many.
 int best_threads(int extent, int tile, int most) {
   int best = 1;
@@ -243,6 +251,15 @@ int best_threads(int extent, int tile, int most) {
   return best;
 }
 
+// Depthwise, pictures, and sums of a few products.
+bool shares_little(const Stages &s) {
+  if (s.sums.empty()) return false;
+  const bool picture = !s.over_positions && s.free.size() > 1 && units(s.free[1]) == 1 && s.sums[0].extent[0] == 1;
+  return s.paired || picture || terms(s) < 32;
+}
+
+int unroll_in_fours(const Stages &s) { return s.over_positions ? 4 : s.sums[0].extent[0] % 8 ? 4 : 8; }
+
 }  // namespace
 
 Device device(const Target &t) {
@@ -253,8 +270,7 @@ Device device(const Target &t) {
 bool reads_vectors(const Target &t) { return t.has_feature(Target::CUDA); }
 
 bool floats_as_bits(const Workload &w) {
-  return (w.problem.type == Type::f16 || w.problem.type == Type::bf16) &&
-         (w.target.has_feature(Target::OpenCL) || w.target.has_feature(Target::Vulkan));
+  return w.problem.type == Type::bf16 || (w.problem.type == Type::f16 && !w.target.has_feature(Target::CUDA));
 }
 
 void schedule_kernel(GpuKernel &g, const Knobs &k) {
@@ -296,7 +312,7 @@ void schedule_kernel(GpuKernel &g, const Knobs &k) {
     const std::vector<size_t> order = ordered(sum, k);
     for (const size_t at : order) red.push_back(sum.red[at].var);
     sum.acc.compute_at(g.store, l.thread[0].var);
-    keep_in_registers(sum.acc, red, g, k, l, sum.extent[order[0]], false);
+    keep_in_registers(sum.acc, red, g, k, l, sum.extent[order[0]], sum.even ? sum.fours : std::vector<Func>(), true);
   }
 }
 
@@ -326,23 +342,60 @@ void schedule_elements(Func f) {
   }
 }
 
+std::vector<Func> in_fours(const Stages &s, const Sum &sum, const Knobs &k, const Workload &w) {
+  std::vector<Func> operands;
+  if (!reads_vectors(w.target) || !sum.acc.type().is_float() || k.get("chunk", -1) >= 0) return operands;
+  for (auto &axis : s.free)
+    if (axis.repeat > 1) return operands;  // an index of what repeats is no constant, and registers have no other
+  const GpuLoops l = plan(s.free, k);
+  std::map<std::string, int> extents;
+  for (size_t a = 0; a < s.free.size(); a++) extents[s.free[a].var.name()] = l.tile_extent[a];
+  const int inner = k.get("order", 0), cut = k.get("cut", size_t(inner), 0), extent = sum.extent[size_t(inner)];
+  extents[sum.red[inner].name()] = divisor(cut ? std::min(cut, extent) : extent, k.get("unroll", 4));
+  for (const Func &operand : {s.vec, s.bcast}) {
+    if (!operand.defined()) continue;
+    if (const auto region = region_read(sum.acc.update_value(0), operand, extents); region && (*region)[0] % 4 == 0) operands.push_back(operand);
+  }
+  return operands;
+}
+
+bool best_in_fours(const Stages &s, const Workload &w, const std::vector<int> &tile) {
+  if (s.sums.empty() || s.paired || !all_known(s) || !s.sums[0].known) return false;
+  if (s.over_positions ? w.problem.layout != Layout::channels_last : s.padded.defined() && !s.padded_dense) return false;
+  if (s.over_positions ? one_tap(w) && terms(s) >= 16384 : results(s) < std::int64_t(16) * 49152) return false;
+  Knobs k;
+  k.set("tile", tile), k.set("unroll", {unroll_in_fours(s)});
+  return in_fours(s, s.sums[0], k, w).size() == 2;
+}
+
 std::vector<Knob> gpu_knobs(const Stages &s, const Workload &w) {
   const size_t axes = s.free.size();
   const bool known = all_known(s);
   const std::vector<int> red = s.sums.empty() ? std::vector<int>{} : s.sums[0].extent;
   const Device d = device(w.target);
 
-  // A block of about 128 threads, each with some sixteen sums, or all taps of a row of them.
+  // A block of about 128 threads, each with some sixteen sums. Where these share little of what they read, neighbours read
+  // neighbours in memory instead, and a thread's sums lie along the next axis: depthwise 3x3, 144 at 56x56 and n=8, 11 against
+  // 29 us; 5x5 of an HD picture 43 against 89, 15x15 154 against 252 (H200).
+  const bool alone = shares_little(s);
+  // Where threads are few and sums long, many small ones: 3x3, 128 -> 128 at 28x28, 31 against 61 us; 1x1, 1024 -> 256 at 14x14 and
+  // n=8, 80 against 124 (H200).
+  const bool few = !alone && !s.sums.empty() && !s.over_positions && results(s) < 16 * 32768 && terms(s) >= 512;
   std::vector<int> tile(axes, 1), thread(axes, 1);
-  int left = residue_count(s) > 4 ? 1 : 4, threads = 128, used = 0;
+  int left = residue_count(s) > 4 ? 1 : alone && terms(s) < 32 ? 8 : few ? 2 : 4, threads = 128, used = 0;
+  if (few) threads = 256;
   for (size_t a = 0; a < axes && used < 3; a++) {
     const int extent = units(s.free[a]);
-    if (a < 2) tile[a] = a == 0 ? (extent >= 16 ? 4 : 1) : left > 1 ? best_tile(s.free[a], std::min(left, extent)) : 1;
-    thread[a] = best_threads(extent, tile[a], a == 0 ? 16 : std::min(threads, 16));
+    if (a == 0) tile[a] = alone || extent < 16 ? 1 : few ? 2 : 4;
+    else if (left > 1 && (alone ? extent > 1 : a == 1)) tile[a] = best_tile(s.free[a], std::min(left, extent)), left = 1;
+    thread[a] = a == 0 && alone ? std::min(extent, 32) : best_threads(extent, tile[a], a == 0 ? (few ? 32 : 16) : std::min(threads, alone || few ? 8 : 16));
     threads = std::max(1, threads / thread[a]);
     used += thread[a] > 1 || a == 0;
   }
-  if (s.over_positions && !s.paired && axes > 3 && units(s.free[2]) <= 4) tile[2] = units(s.free[2]), thread[2] = 1;
+  if (s.over_positions && axes > 3 && units(s.free[2]) <= 4 && !best_in_fours(s, w, tile)) {
+    tile[2] = units(s.free[2]), thread[2] = 1;
+    if (s.paired) std::fill(thread.begin() + 1, thread.end(), 1), thread[0] = best_threads(units(s.free[0]), 1, 64);
+  }
   std::vector<Knob> k;
   k.push_back({"tile", tile, std::vector<int>(axes, 1), {}});
   k.push_back({"thread", thread, std::vector<int>(axes, 1), {}});
@@ -363,16 +416,21 @@ std::vector<Knob> gpu_knobs(const Stages &s, const Workload &w) {
 }
 
 void preset_chunks(std::vector<Knob> &k, const Stages &s, const Workload &w) {
-  if (s.paired || s.sums.size() != 1 || !s.sums[0].known || !all_known(s) || !s.sums[0].acc.type().is_float()) return;
+  if (shares_little(s) || !s.sums[0].known || !all_known(s) || !s.sums[0].acc.type().is_float()) return;
   Knobs all;
   for (auto &knob : k) all.set(knob.name, knob.preset);
   const GpuLoops l = plan(s.free, all);
-  int results = 1;
-  for (size_t a = 0; a < s.free.size(); a++) results *= l.tile_extent[a] * l.threads[a];
+  if (best_in_fours(s, w, all.values().at("tile"))) {
+    preset(k, "unroll", {unroll_in_fours(s)});
+    return;
+  }
+  if (s.sums.size() != 1) return;
+  int of_block = 1;
+  for (size_t a = 0; a < s.free.size(); a++) of_block *= l.tile_extent[a] * l.threads[a];
   std::int64_t sum = 1;
   for (size_t i = 0; i < s.sums[0].extent.size(); i++) sum *= summed(s, all, i);
-  if (results < 256 || sum < 32) return;
-  const std::vector<std::vector<int>> gathers = {{16, 0, 0, 0}, {8, 0, 0, 0}, {8, 0, 1, 1}, {8, 1, 1, 1}, {4, 1, 1, 1}},
+  if (of_block < 256 || sum < 32) return;
+  const std::vector<std::vector<int>> gathers = {{32, 0, 0, 0}, {16, 0, 0, 0}, {8, 0, 0, 0}, {8, 0, 1, 1}, {8, 1, 1, 1}, {4, 1, 1, 1}},
                                       positions = {{32, 1, 1, 1}, {16, 1, 1, 1}, {8, 1, 1, 1}};
   for (std::vector<int> chunk : s.over_positions ? positions : gathers) {
     chunk.resize(s.sums[0].extent.size());

@@ -27,6 +27,7 @@ struct GpuKernel {
     std::vector<Reduced> red;  // innermost first
     std::vector<int> extent;   // of each
     bool even = true;          // no guard within them
+    std::vector<Halide::Func> fours;  // operands to be loaded in vectors of four, from memory
   };
   Halide::Func store;
   std::vector<Axis> free;
@@ -39,13 +40,21 @@ struct GpuKernel {
 void schedule_kernel(GpuKernel &, const Knobs &);
 /// With CUDA. OpenCL and Vulkan have no vectors of the widths that Halide loads for a stride of three.
 bool reads_vectors(const Halide::Target &);
-/// OpenCL and Vulkan have no bf16, and f16 as extensions that a device may lack: there both are the integers that hold their bits,
-/// converted by arithmetic. Halide makes no OpenCL of the vectors of conditions in that.
+/// OpenCL and Vulkan have no bf16, and f16 as extensions that a device may lack, and Halide's PTX has no bf16: there they are the
+/// integers that hold their bits, converted by arithmetic. Halide makes no OpenCL of the vectors of conditions in that.
 bool floats_as_bits(const Workload &);
 
 /// One thread an element of every stage of a Func, sums being its own.
 void schedule_elements(Halide::Func);
 
+/// The operands of a sum that a thread loads four elements at a time into registers, as the knobs have it: those whose first
+/// dimension it reads in whole fours.
+std::vector<Halide::Func> in_fours(const Stages &, const Sum &, const Knobs &, const Workload &);
+/// Whether with such a tile each thread best reads both operands by itself, in whole fours: no chunk, no barriers. With few threads the loads would be waited for;
+/// with one tap and a long sum shared memory is read more often than that. 3x3, 64 -> 64 at 56x56 and n=8, weight gradient: 90
+/// against 291 us; stride 2 of 128, input gradient: 163 against 260; 1x1, 64 -> 256, forward 32 against 48, but its weight gradient
+/// 72 against 54; 3x3 of 512 at 7x7, forward 260 against 186 (H200).
+bool best_in_fours(const Stages &, const Workload &, const std::vector<int> &tile);
 /// tile, thread, chunk, order and unroll for the axes of a reduction.
 std::vector<Knob> gpu_knobs(const Stages &, const Workload &);
 /// Presets of chunk and unroll, those of the other knobs being set: the largest chunk that shared memory holds, where the

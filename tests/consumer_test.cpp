@@ -96,7 +96,9 @@ class CudaDriver {
   TestFolder folder_;
 };
 
-Emitted photo_for_cuda() { return emitted("photo", {kernel("blur", "forward", "in=6x8 kernel=3 pad=1")}, "cuda-8.0,x86-64"); }
+Emitted photo_for_cuda() {
+  return emitted("photo", {kernel("blur", "forward", "in=6x8 kernel=3 pad=1"), kernel("mix", "forward", "ic=4 oc=4 in=6x8 kernel=1")}, "cuda-8.0,x86-64");
+}
 
 TEST(Consumer, CallsInItsOwnContextOfCudaAndOnItsStream) {
   const TestFolder folder;
@@ -104,8 +106,10 @@ TEST(Consumer, CallsInItsOwnContextOfCudaAndOnItsStream) {
   output_of({"cc", "-std=gnu99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-c", photo.file(".c"), "-o", folder / "c_layer.o"});
   CudaDriver driver;
   const std::vector<std::string> said = lines_of(driver.output(compiled(folder, consumer_source("cuda.c"), {photo})));
-  ASSERT_EQ(said.size(), 5u);
-  EXPECT_THAT(said, ElementsAre(testing::StartsWith("at "), "cuda-8.0", "wrapped 1", "back 47", "from ours 3"));
+  ASSERT_EQ(said.size(), 7u);
+  EXPECT_THAT(said, ElementsAre(testing::StartsWith("at "), "cuda-8.0", "wrapped 1", "back 47", "from ours 3",
+                                "wrap: expected memory aligned to 16 bytes, g",
+                                "photo_mix_forward: x: axis 2: expected a stride that is a multiple of 4 with CUDA, got 33"));
   const std::string context = said[0].substr(3, said[0].rfind(' ') - 3), stream = said[0].substr(said[0].rfind(' ') + 1);
   EXPECT_THAT(driver.asked_for("create"), testing::IsEmpty());
   EXPECT_THAT(driver.asked_for("launch"), ElementsAre("launch " + stream + " " + context));

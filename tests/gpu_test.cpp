@@ -1,5 +1,5 @@
-// Kernels for a GPU, run on OpenCL and Vulkan by processors that stand in for one (PoCL, lavapipe); those for CUDA are
-// assembled, where NVIDIA's assembler is installed.
+// Kernels for a GPU, run on OpenCL and Vulkan by processors that stand in for one (PoCL, lavapipe), and on CUDA where there
+// is such a device; those for CUDA are assembled too, where NVIDIA's assembler is installed.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,6 +12,7 @@
 #include "edge_data.h"
 #include "emitted.h"
 #include "random_problem.h"
+#include "tools/measure/cuda_device.h"
 #include "tools/measure/ptx.h"
 #include "tools/support/temporary_folder.h"
 #include "tools/verify/gate.h"
@@ -23,6 +24,9 @@ using testing::HasSubstr;
 
 class Gpu : public testing::TestWithParam<const char *> {
  protected:
+  void SetUp() override {
+    if (std::string(GetParam()).starts_with("cuda") && !cuda_device()) GTEST_SKIP() << "no device for CUDA is here";
+  }
   void hold(const std::vector<const char *> &problems, bool every_schedule, bool extremes = false) const {
     GateOptions o;
     o.target = GetParam(), o.every_schedule = every_schedule, o.extremes = extremes, o.every = 6;
@@ -258,7 +262,10 @@ TEST_P(Gpu, SaysWhereMemoryIsShort) {
   EXPECT_EQ(y.at({0, 0, 0, 1}), 1);
 }
 
-INSTANTIATE_TEST_SUITE_P(On, Gpu, testing::Values("opencl", "vulkan"), [](const auto &p) { return std::string(p.param); });
+INSTANTIATE_TEST_SUITE_P(On, Gpu, testing::Values("opencl", "vulkan", "cuda-8.0"), [](const auto &p) {
+  const std::string level = p.param;
+  return level.substr(0, level.find('-'));
+});
 
 // Where there is no device a library says so, and runs on the processor only where that is allowed.
 TEST(GpuFallback, IsAskedFor) {
@@ -278,6 +285,13 @@ TEST(GpuFallback, IsAskedFor) {
   EXPECT_EQ(both.level(), "x86-64");
   also({{"x", x}, {"weight", weight}, {"y", y}});
   EXPECT_EQ(y.at({0, 0, 0, 1}), 1);
+}
+
+KernelJob cuda_job(const std::string &problem, const std::string &pass, const TemporaryFolder &folder) {
+  KernelJob job;
+  job.problem = problem, job.pass = pass, job.target = "cuda-7.5", job.cpu = "*", job.function = "kernel";
+  job.object = folder / "kernel.o", job.assembly = folder / "kernel.ptx";
+  return job;
 }
 
 struct Assembled {
@@ -305,10 +319,11 @@ TEST(Cuda, KernelsAssembleWithoutSpills) {
            {"n=3 in=1080x1920 kernel=5 pad=2 border=replicate", "forward"},
            {"n=3 in=1080x1920 kernel=5 pad=2 border=replicate", "weight_gradient"},
            {"n=8 ic=64 oc=64 in=56x56 kernel=3 pad=1 bias=1", "bias_gradient"},
+           {"n=8 ic=64 oc=64 in=56x56 kernel=3 pad=1 type=f16", "forward"},
+           {"n=8 ic=64 oc=64 in=56x56 kernel=3 pad=1 type=bf16", "forward"},
+           {"in=?x? kernel=3 stride=2 pad=1 border=replicate", "input_gradient"},
        }) {
-    KernelJob job;
-    job.problem = problem, job.pass = pass, job.target = "cuda-7.5", job.cpu = "*", job.function = "kernel";
-    job.object = folder / "kernel.o", job.assembly = folder / "kernel.ptx";
+    const KernelJob job = cuda_job(problem, pass, folder);
     const KernelResult made = compile_kernel(job);
     EXPECT_FALSE(made.launches.empty());
     for (const int sm : {75, 80, 90})
@@ -321,7 +336,31 @@ TEST(Cuda, KernelsAssembleWithoutSpills) {
           }
       }
   }
-  EXPECT_GE(kernels, 3 * 14);
+  EXPECT_GE(kernels, 3 * 17);
+}
+
+// Channels of both operands lie side by side: of 4x4 sums and eight channels all reads are of four elements.
+TEST(Cuda, ReadsFourElementsAtOnce) {
+  const TemporaryFolder folder;
+  for (const char *pass : {"forward", "input_gradient", "weight_gradient"}) {
+    const KernelJob job = cuda_job("n=8 ic=64 oc=64 in=56x56 kernel=3 pad=1", pass, folder);
+    compile_kernel(job);
+    const std::string ptx = read_file(job.assembly);
+    int fours = 0, others = 0;
+    for (size_t at = 0; (at = ptx.find("ld.global.nc.", at)) != std::string::npos; at++)
+      (ptx.substr(at + 13, 6) == "v4.b32" || ptx.substr(at + 13, 6) == "v2.b64" ? fours : others)++;
+    EXPECT_GE(fours, 4) << pass;
+    EXPECT_LE(others, std::string(pass) == "weight_gradient" ? 1 : 0) << pass << ": one in the sum of the partial sums";
+    EXPECT_EQ(ptx.find("ld.shared"), std::string::npos) << pass;
+  }
+}
+
+// More than Halide's bounds showed beforehand: the slices of a cut.
+TEST(Cuda, RefusesMoreSharedMemoryThanABlockHas) {
+  const TemporaryFolder folder;
+  KernelJob job = cuda_job("n=8 ic=64 oc=64 in=56x56 kernel=3 pad=1", "weight_gradient", folder);
+  job.schedule = "gpu_partial_sums", job.knobs = "tile=4,2,1 thread=8,16 chunk=16,1,1 cut=0,2,0 unroll=8";
+  EXPECT_THAT(message_of([&] { compile_kernel(job); }), HasSubstr("1609728 bytes of shared memory: expected at most 49152"));
 }
 
 // Source: NVIDIA's occupancy calculator.

@@ -352,9 +352,16 @@ static convsmith_status check_type(const pass_spec *p, const argument_spec *a, c
   return CONVSMITH_OK;
 }
 
+#if CUDA
+static int is_cuda(int32_t level) { return level < DEVICES && !strncmp(level_names[level], "cuda-", 5); }
+#endif
+
 static convsmith_status check_memory(const pass_spec *p, const argument_spec *a, const convsmith_tensor *t,
                                      convsmith_error *error) {
   int i;
+#if CUDA
+  int fours = 0;
+#endif
   int64_t clear = 1;
   if (elements_of(t) == 0) return CONVSMITH_OK;
 #if !DEVICES
@@ -373,6 +380,13 @@ static convsmith_status check_memory(const pass_spec *p, const argument_spec *a,
       return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected a stride of %s%lld, got %lld", p->function,
                   a->name, axis, i < a->fixed ? "" : "at least ",
                   (long long)(i < a->fixed ? a->stride[axis] : clear), (long long)stride);
+#if CUDA
+    /* Its kernels read four channels at once where whole pixels keep them in step: the rest must too. */
+    if (i == a->fixed) fours = a->memory[0] == 1 && clear % 4 == 0 && is_cuda(chosen_level());
+    if (fours && extent > 1 && stride % 4)
+      return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected a stride that is a multiple of 4 with CUDA, got %lld", p->function, a->name,
+                  axis, (long long)stride);
+#endif
     if (extent > 1 && (stride > INT32_MAX || stride < -INT32_MAX || stride > INT64_MAX / 4 / extent ||
                        stride < INT64_MIN / 4 / extent || stride * (extent - 1) > INT32_MAX ||
                        stride * (extent - 1) < -INT32_MAX))

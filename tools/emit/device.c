@@ -72,8 +72,6 @@ extern int halide_cuda_compute_capability(void *call, int *major, int *minor);
 static __thread void *cuda_context, *cuda_stream;
 static __thread int8_t cuda_leaving;
 
-static int is_cuda(int32_t level) { return level < DEVICES && !strncmp(level_names[level], "cuda-", 5); }
-
 /* Older devices cannot run what was made for newer ones. */
 static int has_capability(int32_t level, call_state *state) {
   int major = 0, minor = 0;
@@ -299,6 +297,8 @@ static convsmith_status wrap_cuda(convsmith_tensor *t, uint64_t memory, convsmit
     return fail(error, CONVSMITH_UNSUPPORTED, "wrap: the level in use, %s, is not one of CUDA", level < LEVELS ? level_names[level] : "none");
   if (!memory || (t && t->device))
     return fail(error, CONVSMITH_BAD_ARGUMENT, "wrap: expected a tensor that is on no device, and memory there");
+  if (memory % 16)
+    return fail(error, CONVSMITH_BAD_ARGUMENT, "wrap: expected memory aligned to 16 bytes, got 0x%llx", (unsigned long long)memory);
   status = describe_for_device("wrap", t, &d, error);
   if (status != CONVSMITH_OK) return status;
   d->buffer.device = memory, d->buffer.device_interface = device_interface[level](), d->wrapped = 1;

@@ -5,7 +5,7 @@
 #include "generators/kernel_generator.h"
 #include "kernel_job.h"
 #include "library.h"
-#include "narrow_floats.h"
+#include "device_code.h"
 #include "schedules/gpu_loops.h"
 #include "schedules/levels.h"
 #include "schedules/records.h"
@@ -144,6 +144,8 @@ KernelResult compile(const KernelJob &job) {
   if (packs) w.panel = job.panel, w.quad = job.quad;
 
   const Buffer<> weight = job.weight.empty() ? Buffer<>() : constant_weight(w, job.weight);
+  std::function<void(Pipeline &)> mend;
+  if (w.target.has_gpu_feature()) mend = [&](Pipeline &p) { mend_device_code(p, floats_as_bits(w)); };
   const auto module_for = [&](const Workload &workload) {
     return build_kernel(workload, job.function, [&](Stages &s, const Workload &sized) {
       if (!scheduler.name.empty()) {
@@ -155,7 +157,7 @@ KernelResult compile(const KernelJob &job) {
       }
       choice.schedule->apply(s, choice.knobs, sized);
       schedule_small(s, sized.target);
-    }, weight, scheduler, floats_as_bits(w) ? hold_narrow_floats_as_bits : nullptr);
+    }, weight, scheduler, mend);
   };
   Module module = module_for(w);
   KernelResult r;
@@ -191,6 +193,9 @@ KernelResult compile(const KernelJob &job) {
   r.knobs = choice.knobs.str(), r.panel = w.panel, r.quad = w.quad;
   r.outputs = output_count(w);
   if (on_device) r.launches = launches_of(module);
+  for (auto &launch : r.launches)
+    if (launch.shared_bytes > device(w.target).shared)
+      throw Error(fmt::format("schedule {}: {}: {} bytes of shared memory: expected at most {}", r.schedule, r.knobs, launch.shared_bytes, device(w.target).shared));
   r.serial_bytes = workspace.serial, r.task_bytes = workspace.task;
   r.object_bytes = std::int64_t(std::filesystem::file_size(job.object));
   return r;

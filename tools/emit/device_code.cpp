@@ -1,4 +1,4 @@
-#include "narrow_floats.h"
+#include "device_code.h"
 #include <unistd.h>
 #include <iostream>
 
@@ -71,8 +71,35 @@ class AsBits : public IRMutator {
   }
 };
 
+// LLVM 21 makes PTX of a vector's conversion to f16 that stores halves of the f32's bits.
+class ToBits : public IRMutator {
+  using IRMutator::visit;
+
+  Expr visit(const Cast *op) override { return narrow(op->type) ? mutate(lower_float16_cast(op)) : IRMutator::visit(op); }
+};
+
+// OpenCL and Vulkan leave assertions out of kernels; of some that it cannot prove Halide keeps the message, a call that PTX has not.
+class WithoutAssertions : public IRMutator {
+  using IRMutator::visit;
+
+  Stmt visit(const For *op) override {
+    const bool within = within_;
+    within_ |= is_gpu(op->for_type);
+    Stmt s = IRMutator::visit(op);
+    within_ = within;
+    return s;
+  }
+  Stmt visit(const AssertStmt *op) override { return within_ ? Evaluate::make(0) : IRMutator::visit(op); }
+
+  bool within_ = false;
+};
+
 }  // namespace
 
-void hold_narrow_floats_as_bits(Pipeline &pipeline) { pipeline.add_custom_lowering_pass(new AsBits); }
+void mend_device_code(Pipeline &pipeline, bool floats_as_bits) {
+  pipeline.add_custom_lowering_pass(new WithoutAssertions);
+  if (floats_as_bits) pipeline.add_custom_lowering_pass(new AsBits);
+  else pipeline.add_custom_lowering_pass(new ToBits);
+}
 
 }  // namespace convsmith
