@@ -15,15 +15,18 @@ struct Level {
   const char *interface = nullptr;  // of a GPU
 };
 
-// Of one machine each holds the features of the ones after it; a GPU's host code is for every x86.
+// Of one machine each holds the features of the ones after it, but that fp16 and vnni stand beside each other; a GPU's host code is
+// for every x86.
 const std::vector<Level> &levels() {
   static const std::vector<Target::Feature> avx2 = {Target::SSE41, Target::AVX, Target::AVX2, Target::F16C, Target::FMA};
   static const std::vector<Level> all = [] {
     auto skylake = avx2;
     skylake.insert(skylake.end(), {Target::AVX512, Target::AVX512_Skylake});
-    // Halide compiles these for znver4, which has SSE4A: no Intel processor may take the level, whatever its VNNI.
-    auto vnni = skylake;
+    // Both have VNNI and BF16. Halide compiles the one for znver4, which has SSE4A, and the other for sapphirerapids, which has FP16:
+    // neither runs on the other's makers' processors.
+    auto vnni = skylake, fp16 = skylake;
     vnni.insert(vnni.end(), {Target::AVX512_Cannonlake, Target::AVX512_Zen4});
+    fp16.insert(fp16.end(), {Target::AVX512_Cannonlake, Target::AVX512_SapphireRapids});
     const auto cuda = [](const char *name, Target::Feature capability) {
       return Level{name, Target::X86, {Target::CUDA, capability}, "halide_cuda_device_interface"};
     };
@@ -32,8 +35,9 @@ const std::vector<Level> &levels() {
                               cuda("cuda-7.5", Target::CUDACapability75),
                               {"opencl", Target::X86, {Target::OpenCL}, "halide_opencl_device_interface"},
                               {"vulkan", Target::X86, {Target::Vulkan, Target::VulkanInt8, Target::VulkanInt16, Target::VulkanInt64}, "halide_vulkan_device_interface"},
-                              {"x86-64-avx512-vnni", Target::X86, vnni}, {"x86-64-avx512", Target::X86, skylake},
-                              {"x86-64-avx2", Target::X86, avx2},        {"x86-64", Target::X86, {}},
+                              {"x86-64-avx512-fp16", Target::X86, fp16}, {"x86-64-avx512-vnni", Target::X86, vnni},
+                              {"x86-64-avx512", Target::X86, skylake},   {"x86-64-avx2", Target::X86, avx2},
+                              {"x86-64", Target::X86, {}},
                               {"arm-64-dotprod", Target::ARM, {Target::ARMDotProd}}, {"arm-64", Target::ARM, {}}};
   }();
   return all;

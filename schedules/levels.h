@@ -7,8 +7,8 @@
 
 namespace convsmith {
 
-/// "x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512-vnni", "arm-64", "arm-64-dotprod", of a GPU "cuda-7.5", "cuda-8.0",
-/// "cuda-8.6", "opencl" or "vulkan", or, elsewhere, the target's own text.
+/// "x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512-vnni", "x86-64-avx512-fp16", "arm-64", "arm-64-dotprod", of a GPU
+/// "cuda-7.5", "cuda-8.0", "cuda-8.6", "opencl" or "vulkan", or, elsewhere, the target's own text.
 std::string level_name(const Halide::Target &);
 
 /// The function of Halide's run-time that a GPU's level is called by; empty for a level of the processor.
@@ -21,7 +21,7 @@ Halide::Target target_for_all(const std::vector<Halide::Target> &);
 /// The level that every machine of a target's kind has.
 std::string baseline(const Halide::Target &);
 
-/// Targets from "T,T…", all of one kind of machine: level names, `all` (the four x86 levels), `host`, or Halide's own texts. GPUs
+/// Targets from "T,T…", all of one kind of machine: level names, `all` (the five x86 levels), `host`, or Halide's own texts. GPUs
 /// first, then the best level.
 /// Throws Error that says what is known.
 std::vector<Halide::Target> parse_targets(std::string_view list);

@@ -163,7 +163,7 @@ TEST_F(CommandErrorTest, ExtentsTooSmallOrTooLarge) {
 }
 
 TEST_F(CommandErrorTest, Targets) {
-  const std::string levels = "cuda-8.6, cuda-8.0, cuda-7.5, opencl, vulkan, x86-64-avx512-vnni, x86-64-avx512, x86-64-avx2, x86-64, arm-64-dotprod, arm-64, all";
+  const std::string levels = "cuda-8.6, cuda-8.0, cuda-7.5, opencl, vulkan, x86-64-avx512-fp16, x86-64-avx512-vnni, x86-64-avx512, x86-64-avx2, x86-64, arm-64-dotprod, arm-64, all";
   for (const char *target : {"commodore-64", "", "host,"})
     fail(2, {"emit", edge, "-o", "@out", "--target", target},
          AllOf(StartsWith("target: expected " + levels + ", host or a Halide target, got "), EndsWith("\"")));

@@ -16,7 +16,7 @@
 namespace convsmith {
 namespace {
 
-const std::vector<std::string> all_levels = {"x86-64-avx512-vnni", "x86-64-avx512", "x86-64-avx2", "x86-64"};
+const std::vector<std::string> all_levels = {"x86-64-avx512-fp16", "x86-64-avx512-vnni", "x86-64-avx512", "x86-64-avx2", "x86-64"};
 
 #if defined(__x86_64__)
 
@@ -30,16 +30,17 @@ std::set<std::string> system_levels() {
       for (std::string word; words >> word;) flags.insert(word);
     }
   std::set<std::string> levels = {"x86-64"};
+  const auto has = [&](const std::vector<const char *> &names) { return std::all_of(names.begin(), names.end(), [&](auto name) { return flags.count(name); }); };
   const std::pair<const char *, std::vector<const char *>> needs[] = {
       {"x86-64-avx2", {"avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe", "popcnt", "ssse3", "sse4_1", "sse4_2"}},
-      {"x86-64-avx512", {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}},
-      {"x86-64-avx512-vnni",
-       {"avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq",
-        "avx512_bf16", "gfni", "sse4a"}}};
+      {"x86-64-avx512", {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}}};
   for (const auto &[level, names] : needs) {
-    for (const char *name : names)
-      if (!flags.count(name)) return levels;
+    if (!has(names)) return levels;
     levels.insert(level);
+  }
+  if (has({"avx512ifma", "avx512vbmi", "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq", "avx512_bf16", "gfni"})) {
+    if (has({"sse4a"})) levels.insert("x86-64-avx512-vnni");
+    if (has({"avx512_fp16", "avx_vnni", "vaes", "vpclmulqdq", "sha_ni"})) levels.insert("x86-64-avx512-fp16");
   }
   return levels;
 }
@@ -120,9 +121,10 @@ TEST(Levels, EveryOneIsExactOnIntegers) {
 TEST(Levels, RefusesWhatIsNoLevel) {
   const Library library = demo().open();
   convsmith_error error{};
-  for (const std::int32_t level : {-2, 4, INT32_MAX}) {
+  const std::int32_t levels = std::int32_t(all_levels.size());
+  for (const std::int32_t level : {-2, levels, INT32_MAX}) {
     EXPECT_EQ(library.table().set_level(level, &error), CONVSMITH_BAD_ARGUMENT);
-    EXPECT_EQ(error.message, "level: expected 0 to 3, got " + std::to_string(level));
+    EXPECT_EQ(error.message, "level: expected 0 to " + std::to_string(levels - 1) + ", got " + std::to_string(level));
     EXPECT_EQ(library.table().set_level(level, nullptr), CONVSMITH_BAD_ARGUMENT);
   }
 }
@@ -142,11 +144,12 @@ TEST(Levels, AnyIsTheFirstThatTheProcessorHas) {
 const std::map<std::string, std::string> checked_features = [] {
   const std::string base = "generic64", avx2 = base + "+sse4.2+avx2+fma+f16c+bmi+bmi2+lzcnt+movbe+popcnt",
                     avx512 = avx2 + "+avx512f+avx512cd+avx512dq+avx512bw+avx512vl",
-                    vnni = avx512 +
+                    both = avx512 +
                            "+avx512ifma+avx512vbmi+avx512_vbmi2+avx512_vnni+avx512_bitalg+avx512_vpopcntdq"
-                           "+avx512_bf16+gfni+sse4a";
+                           "+avx512_bf16+gfni",
+                    vnni = both + "+sse4a", fp16 = both + "+avx512_fp16+avx_vnni+vaes+vpclmulqdq+sha";
   return std::map<std::string, std::string>{
-      {"x86-64", base}, {"x86-64-avx2", avx2}, {"x86-64-avx512", avx512}, {"x86-64-avx512-vnni", vnni}};
+      {"x86-64", base}, {"x86-64-avx2", avx2}, {"x86-64-avx512", avx512}, {"x86-64-avx512-vnni", vnni}, {"x86-64-avx512-fp16", fp16}};
 }();
 
 // The instructions of an object as an assembler reads them again; targets of jumps and padding say nothing here, and
@@ -184,11 +187,16 @@ TEST(Instructions, ForeignOnesAreSeen) {
        {"clzero", "monitorx", "mwaitx", "vfmaddps %xmm0,%xmm1,%xmm2,%xmm3", "vpcomb $1,%xmm0,%xmm1,%xmm2",
         "vaesenc %zmm0,%zmm1,%zmm2", "vpclmulqdq $1,%zmm0,%zmm1,%zmm2", "tdpbssd %tmm0,%tmm1,%tmm2",
         "vaddph %zmm0,%zmm1,%zmm2", "vp2intersectd %zmm0,%zmm1,%k0", "sha1msg1 %xmm0,%xmm1", "prefetchw (%rax)",
-        "{vex} vpdpbusd %ymm0,%ymm1,%ymm2", "blcs %eax,%ebx"}}};
+        "{vex} vpdpbusd %ymm0,%ymm1,%ymm2", "blcs %eax,%ebx"}},
+      {"x86-64-avx512-fp16",
+       {"extrq $1,$2,%xmm1", "insertq %xmm0,%xmm1", "movntss %xmm0,(%rax)", "tdpbssd %tmm0,%tmm1,%tmm2", "vp2intersectd %zmm0,%zmm1,%k0",
+        "movdiri %eax,(%rbx)", "movdir64b (%rax),%rbx", "serialize", "tpause %eax", "cldemote (%rax)", "prefetchw (%rax)", "adcx %eax,%ebx",
+        "{vex} vpdpbssd %ymm0,%ymm1,%ymm2", "vcvtneobf162ps (%rax),%ymm0"}}};
   const std::map<std::string, const char *> own = {{"x86-64", "addps %xmm0,%xmm1"},
                                                    {"x86-64-avx2", "vfmadd231ps %ymm0,%ymm1,%ymm2"},
                                                    {"x86-64-avx512", "vaddps %zmm0,%zmm1,%zmm2{%k1}{z}"},
-                                                   {"x86-64-avx512-vnni", "vpdpbusd %zmm0,%zmm1,%zmm2"}};
+                                                   {"x86-64-avx512-vnni", "vpdpbusd %zmm0,%zmm1,%zmm2"},
+                                                   {"x86-64-avx512-fp16", "vcvtph2psx %ymm0,%zmm1"}};
   for (const auto &[level, instruction] : own)
     EXPECT_EQ(foreign_instructions(std::string("\t") + instruction + "\n", checked_features.at(level)), "") << level;
   for (const auto &[level, list] : foreign)

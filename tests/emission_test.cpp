@@ -219,7 +219,7 @@ TEST(Emission, CompilesWhatATargetAsksWhateverTheMachine) {
   const TestFolder folder;
   KernelJob job;
   job.problem = "ic=16 oc=32 in=14x14 kernel=3 pad=1", job.pass = "forward", job.cpu = "*", job.function = "k";
-  for (const char *target : {"x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512-vnni"}) {
+  for (const char *target : {"x86-64", "x86-64-avx2", "x86-64-avx512", "x86-64-avx512-vnni", "x86-64-avx512-fp16"}) {
     job.target = target, job.object = folder / target, job.assembly = folder / "k.s";
     compile_kernel(job);
     const std::string assembly = read_file(folder / "k.s");

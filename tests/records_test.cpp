@@ -106,12 +106,12 @@ TEST(Targets, NamesAndRefusals) {
     } catch (const Error &e) { return e.what(); }
     return "accepted";
   };
-  EXPECT_EQ(level_name(parse_targets("all").at(0)), "x86-64-avx512-vnni");
+  EXPECT_EQ(level_name(parse_targets("all").at(0)), "x86-64-avx512-fp16");
   EXPECT_EQ(level_name(parse_targets("x86-64,x86-64-avx2").at(0)), "x86-64-avx2");
   EXPECT_EQ(level_name(parse_targets("x86-64-avx2,opencl").at(0)), "opencl");
   EXPECT_EQ(level_name(parse_targets("x86-64-linux-avx2-fma-f16c-avx-sse41").at(0)), "x86-64-avx2");
   const std::string sapphire_rapids = "x86-64-linux-sse41-avx-f16c-fma-avx2-avx512-avx512_skylake-avx512_cannonlake-avx512_sapphirerapids";
-  EXPECT_EQ(level_name(parse_targets(sapphire_rapids).at(0)), "x86-64-avx512");
+  EXPECT_EQ(level_name(parse_targets(sapphire_rapids).at(0)), "x86-64-avx512-fp16");
   EXPECT_THAT(words("pdp-11"), testing::StartsWith("target: expected cuda-8.6, "));
   EXPECT_THAT(words("arm-32-linux"), testing::StartsWith("target arm-32-linux is not available yet"));
   EXPECT_EQ(level_name(parse_targets("arm-64-linux,arm-64-dotprod").at(0)), "arm-64-dotprod");

@@ -77,8 +77,10 @@ std::int64_t count(const std::string &text, const std::string &word) {
 TEST(ByteProducts, UseTheInstructionForThem) {
   const char *problem = "ic=64 oc=64 in=28x28 kernel=3 pad=1 type=u8s8 out_type=u8 scale=channel bias=1";
   const std::string vnni = assembly_of("x86-64-avx512-vnni", problem), dotprod = assembly_of("arm-64-dotprod", problem);
-  EXPECT_GE(count(vnni, "vpdpbusd"), 24);
-  EXPECT_EQ(count(vnni, "vpmaddwd"), 0);
+  for (const std::string &text : {vnni, assembly_of("x86-64-avx512-fp16", problem)}) {
+    EXPECT_GE(count(text, "vpdpbusd"), 24);
+    EXPECT_EQ(count(text, "vpmaddwd"), 0);
+  }
   EXPECT_GE(count(dotprod, "sdot"), 16);
   EXPECT_EQ(count(dotprod, "smlal"), 0);
   // Where there is no such instruction: pairs of 16 bits.

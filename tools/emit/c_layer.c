@@ -139,23 +139,27 @@ static int has(const feature *features, size_t count, unsigned state) {
 
 static int has_instructions(int32_t level) {
   /* Everything that the compiler may use at a level, not only what Halide names: x86-64-v3, x86-64-v4, and the latter
-     with IFMA, VBMI, VBMI2, GFNI, VNNI, BITALG, VPOPCNTDQ, BF16, and SSE4A, which AMD alone has. */
+     with IFMA, VBMI, VBMI2, GFNI, VNNI, BITALG, VPOPCNTDQ and BF16, then SSE4A, which AMD alone has, or FP16, AVX-VNNI, VAES,
+     VPCLMULQDQ and SHA. */
   static const feature avx2[] = {
       {1, 0, 2, 1u << 0 | 1u << 9 | 1u << 12 | 1u << 19 | 1u << 20 | 1u << 22 | 1u << 23 | 1u << 28 | 1u << 29},
       {7, 0, 1, 1u << 3 | 1u << 5 | 1u << 8},
       {0x80000001u, 0, 2, 1u << 5}};
   static const feature avx512[] = {{7, 0, 1, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31}};
-  static const feature vnni[] = {{7, 0, 1, 1u << 21},
+  static const feature both[] = {{7, 0, 1, 1u << 21},
                                  {7, 0, 2, 1u << 1 | 1u << 6 | 1u << 8 | 1u << 11 | 1u << 12 | 1u << 14},
-                                 {7, 1, 0, 1u << 5},
-                                 {0x80000001u, 0, 2, 1u << 6}};
+                                 {7, 1, 0, 1u << 5}};
+  static const feature vnni[] = {{0x80000001u, 0, 2, 1u << 6}};
+  static const feature fp16[] = {{7, 0, 1, 1u << 29}, {7, 0, 2, 1u << 9 | 1u << 10}, {7, 0, 3, 1u << 23}, {7, 1, 0, 1u << 4}};
   const char *name = level_names[level];
   if (!strcmp(name, "x86-64")) return 1;
   if (!has(avx2, sizeof avx2 / sizeof *avx2, 0x6)) return 0;
   if (!strcmp(name, "x86-64-avx2")) return 1;
   if (!has(avx512, sizeof avx512 / sizeof *avx512, 0xe6)) return 0;
   if (!strcmp(name, "x86-64-avx512")) return 1;
-  return has(vnni, sizeof vnni / sizeof *vnni, 0xe6) && !strcmp(name, "x86-64-avx512-vnni");
+  if (!has(both, sizeof both / sizeof *both, 0xe6)) return 0;
+  if (!strcmp(name, "x86-64-avx512-vnni")) return has(vnni, sizeof vnni / sizeof *vnni, 0xe6);
+  return has(fp16, sizeof fp16 / sizeof *fp16, 0xe6) && !strcmp(name, "x86-64-avx512-fp16");
 }
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
