@@ -115,7 +115,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const auto [strip_axis, blocks] = most_blocks(s, cut.preset);
   const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
   int strips = 1;
-  if (s.sums[0].known && many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || (border ? 64 : 32) * result < anew)) {
+  if ((s.sums[0].known || s.paired || !border) && many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || (border ? 64 : 32) * result < anew)) {
     // Four, of as many blocks each, as every strip's result is stored and read again: on two threads 1x1, 64 -> 128 channels at 56x56
     // 165 against 191 us for six, 256 -> 64 346 against 395 for eight (Emerald Rapids). Eight of results that are small beside that.
     tile = by_loads, std::fill(block.begin(), block.end(), 0);
@@ -141,7 +141,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     preset(k, "stage", {0});
   }
   k.push_back(cut);
-  k.push_back({"strips", {strips}, {1}, {s.sums[0].known ? 16 : 1}});
+  k.push_back({"strips", {strips}, {1}, {16}});
   // The last vector of the channels is gathered lane by lane, and all where they lie apart. Copied once it pays where vectors are
   // read again often: 3x3, 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
   const bool first = w.problem.layout == Layout::channels_first, tail = e0 % m.lanes != 0 && e0 > m.lanes;
@@ -189,13 +189,19 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   for (int i = 0; i < red.dimensions(); i++) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
+    const bool in_strips = strips > 1 && i == strip_axis;
+    if (in_strips && !s.sums[0].known) {  // even strips, whatever the extent; their blocks need not be
+      const RVar within(o.name() + "_of_strip");
+      acc.update(0).split(o, strip_of, within, (red[i].extent() + strips - 1) / strips, TailStrategy::GuardWithIf);
+      o = within;
+    }
     if (cut > 1) {
       RVar in(o.name() + "_in"), out(o.name() + "_block");
       even &= s.sums[0].extent[i] % cut == 0;
       acc.update(0).split(o, out, in, cut, TailStrategy::GuardWithIf);
       inner.push_back({i, in}), o = out;
     }
-    if (strips > 1 && i == strip_axis) {
+    if (in_strips && s.sums[0].known) {
       const RVar within(o.name() + "_of_strip");
       acc.update(0).split(o, strip_of, within, (block_count + strips - 1) / strips, TailStrategy::GuardWithIf);
       o = within;

@@ -12,7 +12,7 @@
 
 enum { MOST_WORKERS = 1023, MOST_SHARES = 64, SPINS = 2000 };
 
-/* A share's ticket holds the number of a loop and the next task, from 0; only who raises the ticket may run that task. */
+/* A share's ticket holds the number of a loop and the next task, from 0; only who raises the ticket past tasks may run them. */
 static struct {
   uint64_t ticket; /* number << 32 | next task */
 } __attribute__((aligned(64))) the_shares[MOST_SHARES];
@@ -83,7 +83,8 @@ static void wait_while(int (*waits)(uint32_t), uint32_t number, int32_t *sleepin
 /* The first task of a share, or of the one behind the last. */
 static int32_t share_begins(int32_t share, int32_t shares, int32_t size) { return (int32_t)((int64_t)size * share / shares); }
 
-/* Runs the next task of a share of the loop with a number; 0 where it has none to give. */
+/* Runs the next tasks of a share of the loop with a number; 0 where it has none to give. A sixteenth of what is left at once: each
+   turn costs a line that all threads write to, which is more than a short task does. */
 static int take_task(uint32_t number, int32_t share) {
   uint64_t ticket = __atomic_load_n(&the_shares[share].ticket, __ATOMIC_ACQUIRE);
   void *call = __atomic_load_n(&the_loop.call, __ATOMIC_RELAXED);
@@ -91,14 +92,18 @@ static int take_task(uint32_t number, int32_t share) {
   uint8_t *closure = __atomic_load_n(&the_loop.closure, __ATOMIC_RELAXED);
   const int32_t shares = __atomic_load_n(&the_loop.shares, __ATOMIC_RELAXED);
   const int32_t min = __atomic_load_n(&the_loop.min, __ATOMIC_RELAXED);
-  const int32_t size = __atomic_load_n(&the_loop.size, __ATOMIC_RELAXED), i = (int32_t)(uint32_t)ticket;
-  int status, none = 0;
+  const int32_t size = __atomic_load_n(&the_loop.size, __ATOMIC_RELAXED), first = (int32_t)(uint32_t)ticket,
+                end = share_begins(share + 1, shares, size), count = (end - first - 1) / 16 + 1;
+  int32_t i;
   __atomic_thread_fence(__ATOMIC_ACQUIRE);
-  if ((uint32_t)(ticket >> 32) != number || i >= share_begins(share + 1, shares, size)) return 0;
-  if (!__atomic_compare_exchange_n(&the_shares[share].ticket, &ticket, ticket + 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) return 1;
-  status = task(call, min + i, closure);
-  if (status) __atomic_compare_exchange_n(&the_loop.status, &none, status, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-  if (__atomic_sub_fetch(&the_loop.left, 1, __ATOMIC_SEQ_CST) == 0) wake(&sleeping_caller, &the_loop_ends);
+  if ((uint32_t)(ticket >> 32) != number || first >= end) return 0;
+  if (!__atomic_compare_exchange_n(&the_shares[share].ticket, &ticket, ticket + (uint32_t)count, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) return 1;
+  for (i = first; i < first + count; i++) {
+    int none = 0;
+    const int status = task(call, min + i, closure);
+    if (status) __atomic_compare_exchange_n(&the_loop.status, &none, status, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  }
+  if (__atomic_sub_fetch(&the_loop.left, count, __ATOMIC_SEQ_CST) == 0) wake(&sleeping_caller, &the_loop_ends);
   return 1;
 }
 
