@@ -1,11 +1,12 @@
 // Loops over the free axes on a GPU: the register tile of a thread, the threads of a block, the grid.
 //
-//   tile    how much of each axis a thread holds in registers         (preset: 4 and 4 of the first two)
+//   tile    how much of each axis a thread holds in registers         (preset: 4 and 4 of the first two; 2 and 2 where few threads
+//           have long sums, 1 and 8 where sums share little)
 //   thread  how many threads of a block lie along each axis; at most three axes have more than one
 //   chunk   how much of each axis of the reduction lies in shared memory at a time, both operands (0: all of it);
-//           -1 first: nothing is staged, and each thread reads memory by itself
+//           -1 first: nothing is staged, and each thread reads memory by itself, with CUDA in fours where they lie side by side
 //   order   the axes of the reduction, innermost first               (preset 0,1,2,..)
-//   unroll  of the innermost loop of the reduction, where it divides it; as much of a staged operand is loaded at once
+//   unroll  of the innermost loop of the reduction, where it divides it; as much of an operand is loaded at once
 //
 // A tile at the end of an axis is shifted inwards: an element may be computed twice, with the same bits.
 #pragma once

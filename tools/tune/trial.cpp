@@ -117,7 +117,7 @@ void TrialLog::append(const Trial &t) {
   if (fstat(fd.get(), &status) != 0) fail(file_, "write");
   char last = '\n';
   if (status.st_size > 0 && pread(fd.get(), &last, 1, status.st_size - 1) != 1) fail(file_, "read");
-  write_whole(file_, fd, (last == '\n' ? "" : "\n") + trial_line(t) + "\n");
+  write_whole(file_, fd, fmt::format("{}{}\n", last == '\n' ? "" : "\n", trial_line(t)));
 }
 
 }  // namespace convsmith
