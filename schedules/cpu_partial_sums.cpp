@@ -116,7 +116,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const auto [strip_axis, blocks] = most_blocks(s, cut.preset);
   const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
   int strips = 1;
-  if ((s.sums[0].known || s.paired || !border) && many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || (border ? 64 : 32) * result < anew)) {
+  const bool cheap = (s.sums[0].known || s.paired || !border) && (border ? 64 : 32) * result < anew;
+  if (many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || cheap)) {
     // Four, of as many blocks each, as every strip's result is stored and read again: on two threads 1x1, 64 -> 128 channels at 56x56
     // 165 against 191 us for six, 256 -> 64 346 against 395 for eight (Emerald Rapids). Eight of results that are small beside that.
     tile = by_loads, std::fill(block.begin(), block.end(), 0);
