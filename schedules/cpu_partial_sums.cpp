@@ -184,6 +184,11 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   const int strips = std::min(k.get("strips", 1), block_count);
   const RVar strip_of(red[strip_axis].name() + "_strip");
   const Var strip("strip");
+  const auto into_strips = [&](const RVar &o, const Expr &each) {
+    const RVar within(o.name() + "_of_strip");
+    acc.update(0).split(o, strip_of, within, each, TailStrategy::GuardWithIf);
+    return within;
+  };
   std::vector<std::pair<RVar, Var>> blocks;
   std::vector<Reduced> inner;
   std::vector<Loop> outer;
@@ -192,22 +197,15 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
     const bool in_strips = strips > 1 && i == strip_axis;
-    if (in_strips && !s.sums[0].known) {  // even strips, whatever the extent; their blocks need not be
-      const RVar within(o.name() + "_of_strip");
-      acc.update(0).split(o, strip_of, within, (red[i].extent() + strips - 1) / strips, TailStrategy::GuardWithIf);
-      o = within;
-    }
+    // Where the extent is known only when run the strips are even, and their blocks need not be.
+    if (in_strips && !s.sums[0].known) o = into_strips(o, (red[i].extent() + strips - 1) / strips);
     if (cut > 1) {
       RVar in(o.name() + "_in"), out(o.name() + "_block");
       even &= s.sums[0].extent[i] % cut == 0;
       acc.update(0).split(o, out, in, cut, TailStrategy::GuardWithIf);
       inner.push_back({i, in}), o = out;
     }
-    if (in_strips && s.sums[0].known) {
-      const RVar within(o.name() + "_of_strip");
-      acc.update(0).split(o, strip_of, within, (block_count + strips - 1) / strips, TailStrategy::GuardWithIf);
-      o = within;
-    }
+    if (in_strips && s.sums[0].known) o = into_strips(o, (block_count + strips - 1) / strips);
     if (cut == 0) inner.push_back({i, o});
     else blocks.push_back({o, numbered("part_", i)}), outer.push_back(o);
   }

@@ -382,8 +382,7 @@ std::vector<Knob> gpu_knobs(const Stages &s, const Workload &w) {
   // n=8, 80 against 124 (H200).
   const bool few = !alone && !s.sums.empty() && !s.over_positions && results(s) < 16 * 32768 && terms(s) >= 512;
   std::vector<int> tile(axes, 1), thread(axes, 1);
-  int left = residue_count(s) > 4 ? 1 : alone && terms(s) < 32 ? 8 : few ? 2 : 4, threads = 128, used = 0;
-  if (few) threads = 256;
+  int left = residue_count(s) > 4 ? 1 : alone && terms(s) < 32 ? 8 : few ? 2 : 4, threads = few ? 256 : 128, used = 0;
   for (size_t a = 0; a < axes && used < 3; a++) {
     const int extent = units(s.free[a]);
     if (a == 0) tile[a] = alone || extent < 16 ? 1 : few ? 2 : 4;

@@ -51,10 +51,10 @@ void schedule_elements(Halide::Func);
 /// The operands of a sum that a thread loads four elements at a time into registers, as the knobs have it: those whose first
 /// dimension it reads in whole fours.
 std::vector<Halide::Func> in_fours(const Stages &, const Sum &, const Knobs &, const Workload &);
-/// Whether with such a tile each thread best reads both operands by itself, in whole fours: no chunk, no barriers. With few threads the loads would be waited for;
-/// with one tap and a long sum shared memory is read more often than that. 3x3, 64 -> 64 at 56x56 and n=8, weight gradient: 90
-/// against 291 us; stride 2 of 128, input gradient: 163 against 260; 1x1, 64 -> 256, forward 32 against 48, but its weight gradient
-/// 72 against 54; 3x3 of 512 at 7x7, forward 260 against 186 (H200).
+/// Whether with such a tile each thread best reads both operands by itself, in whole fours: no chunk, no barriers. With few
+/// threads the loads would be waited for; with one tap and a long sum shared memory is read more often than that. 3x3, 64 -> 64 at
+/// 56x56 and n=8, weight gradient: 90 against 291 us; stride 2 of 128, input gradient: 163 against 260; 1x1, 64 -> 256, forward 32
+/// against 48, but its weight gradient 72 against 54; 3x3 of 512 at 7x7, forward 260 against 186 (H200).
 bool best_in_fours(const Stages &, const Workload &, const std::vector<int> &tile);
 /// tile, thread, chunk, order and unroll for the axes of a reduction.
 std::vector<Knob> gpu_knobs(const Stages &, const Workload &);

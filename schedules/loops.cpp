@@ -77,13 +77,17 @@ Loops plan(const Stages &s, const Knobs &k, const Workload &w, Tiles tiles) {
   return l;
 }
 
+namespace {
+
 // An axis known only when run is cut into an even number of blocks of about as many tiles, so that two threads have as many each:
 // 3x3, 64 channels at 56x56, on two threads, 667 against 770 us (Emerald Rapids).
-static Expr tiles_of_a_block(const Axis &axis, int tile, int about) {
+Expr tiles_of_a_block(const Axis &axis, int tile, int about) {
   if (axis.known || about == 1) return about;
   const Expr tiles = (axis.size + axis.period * tile - 1) / (axis.period * tile), halves = max(1, (tiles + about) / (2 * about));
   return (tiles + 2 * halves - 1) / (2 * halves);
 }
+
+}  // namespace
 
 void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, bool blocks) {
   l.tile.clear(), l.residue.clear(), l.middle.clear(), l.block.clear();
