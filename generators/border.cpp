@@ -6,7 +6,7 @@
 //     reflect    gp(lo+i) + [1 <= i <= lo] gp(lo-i)      +  [m-1-hi <= i < m-1] gp(lo+2(m-1)-i)
 //     wrap       gp(lo+i) + [i >= m-lo] gp(lo+i-m)       +  [i < hi] gp(lo+i+m)
 //
-// gp is the contraction, unchanged; the folds behind it are one pass over memory an axis.
+// gp is the contraction, unchanged; its border is added onto what it copies, in place, and what is inside becomes dx.
 #include "contraction.h"
 #include <algorithm>
 
@@ -25,54 +25,31 @@ Stages folded_gradient(const Workload &w, const Geometry &geo, Func dy, Func wei
   Stages s = gather(w, whole, Side::in, dy, weight, keep);
   s.dense = 0;  // gp's order in memory is ours
   const std::vector<Var> v = s.out.args();
-  Func f = s.out;
+  Index inside(v.begin(), v.end());
+  Expr cropped;
   for (size_t d = 0; d < geo.axes.size(); d++) {
     const SpatialAxis &a = geo.axes[d];
     const int crop = std::max(0, -a.pad_lo), lo = std::max(0, a.pad_lo), hi = std::max(0, a.pad_hi);
-    const Expr m = a.in.value - crop - std::max(0, -a.pad_hi), i = v[2 + d] - crop;
-    const auto at = [&](Expr j) {
+    const Expr m = a.in.value - crop - std::max(0, -a.pad_hi);
+    const auto at = [&](const Expr &position) {
       Index x(v.begin(), v.end());
-      x[2 + d] = clamp(j, 0, m + lo + hi - 1);
-      return f(x);
+      x[2 + d] = position;
+      return x;
     };
-    const Expr inner = at(likely(lo + i));
-    Expr value = at(lo + i);
-    Expr first = 1, last = m - 2;  // of those onto which nothing is folded
-    switch (w.problem.border) {
-      case Border::replicate:
-        for (const bool right : {false, true}) {
-          const int count = right ? hi : lo;
-          if (!count) continue;
-          RDom t(0, count);
-          Func edge(std::string(right ? "right_edge" : "left_edge").append(std::to_string(d)));
-          std::vector<Var> across = v;
-          across.erase(across.begin() + 2 + d);
-          Index x(v.begin(), v.end());
-          x[2 + d] = t + (right ? lo + m : 0);
-          edge(across) = 0.f;
-          edge(across) += f(x);
-          s.after.push_back(edge);
-          value += select(i == (right ? m - 1 : Expr(0)), edge(across), 0.f);
-        }
-        break;
-      case Border::reflect:
-        first = lo + 1, last = m - 2 - hi;
-        if (lo) value += select(i >= 1 && i <= lo, at(lo - i), 0.f);
-        if (hi) value += select(i >= m - 1 - hi && i < m - 1, at(lo + 2 * (m - 1) - i), 0.f);
-        break;
-      case Border::wrap:
-        first = hi, last = m - 1 - lo;
-        if (lo) value += select(i >= m - lo, at(lo + i - m), 0.f);
-        if (hi) value += select(i < hi, at(lo + i + m), 0.f);
-        break;
-      case Border::zero: break;
+    for (const bool right : {false, true}) {
+      if (!(right ? hi : lo)) continue;
+      const RDom t(0, right ? hi : lo, right ? "right" : "left");
+      s.out(at(lo + copied(w.problem.border, right, t, m))) += s.out(at(right ? lo + m + t : lo - 1 - t));
     }
-    Func folded(std::string("folded").append(std::to_string(d)));
-    folded(v) = select(i < first || i > last, select(i >= 0 && i < m, value, 0.f), likely(inner));
-    f = folded;
+    inside[2 + d] = v[2 + d] - crop + lo;
+    if (a.pad_lo >= 0 && a.pad_hi >= 0) continue;
+    inside[2 + d] = clamp(inside[2 + d], lo, lo + m - 1);
+    const Expr outside = v[2 + d] < crop || v[2 + d] >= crop + m;
+    cropped = cropped.defined() ? cropped || outside : outside;
   }
+  const Expr value = cast(tensor_type(w.problem), s.out(inside));
   Func dx("dx_folded");
-  dx(v) = cast(tensor_type(w.problem), f(v));
+  dx(v) = cropped.defined() ? select(cropped, cast(value.type(), 0), value) : value;
   s.after.push_back(dx);
   return s;
 }

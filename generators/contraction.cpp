@@ -73,28 +73,48 @@ Taps reversed(const Taps &t) {
   return {t.first + (t.count - 1) * t.step, -t.step, t.count, t.scale, -t.move, t.base + (t.count - 1) * t.move};
 }
 
-// A row of x*C + c outside of which positions are those of its edges, or reflected there.
-Func with_row_border(const Problem &p, const Geometry &geo, const Func &f, const Range &inside) {
-  const std::vector<Var> v = f.args();
-  const Expr from = inside.min, end = inside.min + inside.extent, first = from, last = end - geo.interleaved;
-  const Expr c = (v[2] - from) % geo.interleaved, x = v[2] - from - c;  // the position, in elements
-  const bool reflect = p.border == Border::reflect;
-  const Expr edge = c + select(v[2] < from, reflect ? first - x : first, reflect ? 2 * last - first - x : last);
-  Index at(v.begin(), v.end());
-  at[2] = select(v[2] < from || v[2] >= end, clamp(edge, from, end - 1), clamp(likely(v[2]), from, end - 1));
-  Func b("row_border");
-  b(v) = f(at);
-  return b;
+}  // namespace
+
+Expr Operand::at(Expr c, const Expr &g, Index spatial, const Expr &n) const {
+  if (row > 1) c = spatial[0] * row + c, spatial[0] = 0;
+  return f(space_first(tensor_index(c, g, spatial, n), x_first));
+}
+
+Expr copied(Border border, bool right, const Expr &t, const Expr &m) {
+  switch (border) {
+    case Border::reflect: return right ? m - 2 - t : t + 1;
+    case Border::wrap: return right ? t : m - 1 - t;
+    default: return right ? m - 1 : Expr(0);
+  }
+}
+
+namespace {
+
+// The index that a border makes of one along an axis of x*C + c: within [0, extent).
+Expr from_border(Border border, const Expr &e, int channels, const Expr &extent) {
+  const Expr m = extent / channels, last = extent - 1;
+  if (border == Border::replicate && channels == 1) return clamp(likely(e), 0, last);
+  const Expr x = channels == 1 ? e : (e - e % channels) / channels, c = channels == 1 ? 0 : e % channels;
+  const auto of = [&](bool right) { return copied(border, right, right ? x - m : -1 - x, m) * channels + c; };
+  return select(e < 0 || e > last, clamp(select(e < 0, of(false), of(true)), 0, last), clamp(likely(e), 0, last));
+}
+
+// How far past the two ends of a tensor's row its windows, or those of the gradient, reach.
+std::pair<int, int> reach(const Workload &w, const SpatialAxis &a, Side side) {
+  if (side == Side::in) return {std::max(0, a.pad_lo), std::max(0, a.pad_hi)};
+  if (w.pass == PassKind::weight_gradient) return {0, 0};
+  const int more = (a.kernel - 1) * std::abs(a.dilation) + a.stride - 1;
+  return {std::max(0, more - a.pad_lo) / a.stride, std::max(0, more - a.pad_hi) / a.stride};
 }
 
 }  // namespace
 
-Func with_border(const Workload &w, const Geometry &geo, const std::string &name, Func f, Side side, bool x_first,
-                 Expr beyond, bool fill) {
+Operand with_border(const Workload &w, const Geometry &geo, const std::string &name, const Func &f, Side side, bool x_first,
+                    const Expr &beyond, bool fill) {
   const Problem &p = w.problem;
   const std::vector<Var> v = f.args();
   Region inside = from_zero(extents(geo, side));
-  const bool zero = side == Side::out || p.border == Border::zero;
+  const Border border = side == Side::out ? Border::zero : p.border;
   // A transposed problem's negative padding makes its output larger; nothing reads what that adds.
   for (size_t d = 0; d < geo.axes.size() && side == Side::in && p.op != Op::transposed; d++) {
     const SpatialAxis &a = geo.axes[d];
@@ -105,48 +125,89 @@ Func with_border(const Workload &w, const Geometry &geo, const std::string &name
     if (!is_quantised(w)) return cast(sum_type(p), value);
     return w.offset ? reinterpret<int8_t>(value ^ cast<uint8_t>(128)) : value;
   };
-  Func b, out(name);
-  // In long rows the ends count for less than the second pass over memory: 3 <- 64 channels, 224x224: 1.10 against 1.00 ms (Zen 5).
-  const Extent &along = side == Side::in ? geo.axes[0].in : geo.axes[0].out;
-  fill = fill && zero && x_first && (!along.known || along.plan * geo.interleaved <= 64);
-  if (zero) {
-    // A select for each end of each axis, so that Halide can set apart the loops that meet none of them where extents are
-    // known only when run; BoundaryConditions::constant_exterior joins them into one.
+  const SpatialAxis &along = geo.axes[0];
+  const Extent &length = side == Side::in ? along.in : along.out;
+  // Channels that fill no vectors are copied with those beside them, where rows are dense: channels last.
+  const int channels = geo.channels(side);
+  Operand to{Func(name), x_first, fill && !x_first && geo.g == 1 && p.layout == Layout::channels_last && channels % 16 != 0 ? channels : 1};
+  fill = fill && (x_first || to.row > 1);
+
+  // A select for each end of each axis, so that Halide can set apart the loops that meet none of them where extents are
+  // known only when run; BoundaryConditions joins them into one, and divides by extents.
+  const auto bordered = [&](const Index &index, const std::vector<bool> &without) {
     Index at;
-    for (size_t d = 0; d < v.size(); d++)
-      at.push_back(clamp(likely(v[d]), inside[d].min, inside[d].min + inside[d].extent - 1));
-    const RDom row(inside[2].min, inside[2].extent, "row");
-    if (fill) at[2] = row;
+    for (size_t d = 0; d < v.size(); d++) {
+      const bool space = d >= 2 && d + 1 < v.size();
+      const Expr i = index[d] - inside[d].min;
+      at.push_back(inside[d].min + (without[d] ? i
+                   : space ? from_border(border == Border::zero ? Border::replicate : border, i, d == 2 ? geo.interleaved : 1, inside[d].extent)
+                           : clamp(likely(i), 0, inside[d].extent - 1)));
+    }
     Expr value = f(at);
     // No tile reads past a group or a batch; with extents known only when run Halide would keep their selects in the hot loop.
-    for (size_t d = 0; d < v.size(); d++) {
-      if (d == 1 || d + 1 == v.size() || (fill && d == 2)) continue;
-      value = select(v[d] < inside[d].min, cast(f.type(), beyond), likely(value));
-      value = select(v[d] > inside[d].min + inside[d].extent - 1, cast(f.type(), beyond), likely(value));
+    for (size_t d = 0; d < v.size() && border == Border::zero; d++) {
+      if (d == 1 || d + 1 == v.size() || without[d]) continue;
+      value = select(index[d] < inside[d].min, cast(f.type(), beyond), likely(value));
+      value = select(index[d] > inside[d].min + inside[d].extent - 1, cast(f.type(), beyond), likely(value));
     }
-    if (fill) {
-      Index to(v.begin(), v.end());
-      to[2] = row;
-      out(space_first(v, x_first)) = read(cast(f.type(), beyond));
-      out(space_first(to, x_first)) = read(value);
-      return out;
-    }
-    b = Func("bordered");
-    b(v) = value;
-  } else {
-    // The channels have no border, but a vectorised copy reads past their end.
-    Region channels(inside.size(), {Expr(), Expr()});
-    channels[0] = inside[0];
-    inside[0] = inside[1] = inside.back() = {Expr(), Expr()};
-    b = BoundaryConditions::repeat_edge(f, channels);
-    // A row of interleaved channels wraps like any; its other borders copy whole positions.
-    if (geo.interleaved > 1 && p.border != Border::wrap) b = with_row_border(p, geo, b, inside[2]), inside[2] = {Expr(), Expr()};
-    b = p.border == Border::replicate ? BoundaryConditions::repeat_edge(b, inside)
-        : p.border == Border::reflect ? BoundaryConditions::mirror_interior(b, inside)
-                                      : BoundaryConditions::repeat_image(b, inside);
+    return read(value);
+  };
+  std::vector<bool> without(v.size(), false);
+  Index i(v.begin(), v.end());
+  if (!fill) {
+    to.f(space_first(v, x_first)) = bordered(i, without);
+    return to;
   }
-  out(space_first(v, x_first)) = read(b(v));
-  return out;
+  // Rows first; then the zeros at both their ends, so far out as tiles that overrun them read; then any copies there.
+  const int c = to.row * geo.interleaved;  // elements of a position
+  const RDom row(inside[2].min * to.row, inside[2].extent * to.row, "row");
+  const Expr first = row.x.min(), end = first + row.x.extent();
+  const size_t x = to.row > 1 ? 0 : 2;  // the dimension of rows
+  const auto element = [&](const Expr &e) {
+    Index at(v.begin(), v.end());
+    at[x] = e;
+    return space_first(at, x_first);
+  };
+  without[2] = true, i[2] = row;
+  if (to.row > 1) without[0] = true, i[0] = row % to.row, i[2] = row / to.row;
+  Expr value = bordered(i, without);
+  to.f(space_first(v, x_first)) = undef(value.type());
+  if (x_first && p.layout == Layout::channels_last && channels % 16 == 0) {
+    // Squares of these are transposed in registers; past the row's end its last position is read.
+    Index at(v.begin(), v.end());
+    at[2] = clamp(v[2], row.x.min(), row.x.min() + row.x.extent() - 1);
+    to.lines = Func(name + "_lines");
+    to.lines(v) = bordered(at, without);
+    at[2] = row;
+    value = to.lines(at);
+  }
+  to.f(element(row)) = value;
+  const auto [left, right] = reach(w, along, side);
+  const int overrun = length.known && geo.interleaved == 1 ? 0 : 32 * geo.interleaved;
+  const RDom before(0, std::max(1, left) * to.row, "before");
+  const RDom behind(0, std::max(16, ((right + overrun) * to.row + 15) / 16 * 16), "behind");
+  const Expr zero = read(cast(f.type(), beyond));
+  if (right + overrun) to.f(element(end + behind)) = zero;
+  if (left) to.f(element(first - 1 - before)) = zero;
+  if (border == Border::zero) return to;
+  const Expr m = row.x.extent() / c;
+  for (const bool at_end : {false, true}) {
+    const int positions = std::max(0, at_end ? along.pad_hi : along.pad_lo) / geo.interleaved;
+    if (positions == 0) continue;
+    const RDom edge(0, c, 0, positions, at_end ? "right" : "left");
+    to.f(element(first + (at_end ? m + edge.y : -1 - edge.y) * c + edge.x)) = to.f(element(first + copied(border, at_end, edge.y, m) * c + edge.x));
+  }
+  return to;
+}
+
+// A tensor that is read in place and only inside, but for channels past the last.
+Operand unbordered(const Workload &w, const Geometry &geo, const std::string &name, const Func &f, Side side) {
+  const std::vector<Var> v = f.args();
+  Index at(v.begin(), v.end());
+  at[0] = clamp(v[0], 0, geo.channels(side) - 1);
+  Operand in{Func(name), false};
+  in.f(v) = cast(sum_type(w.problem), f(at));
+  return in;
 }
 
 Func filter_of(const Workload &w, const Geometry &geo, Func buffer, Side of, bool position_first) {
@@ -219,7 +280,8 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
 
   Stages s;
   const Side source = gradient ? Side::out : Side::in;
-  s.padded = with_border(w, geo, "padded", from, source, x_first, beyond, w.fill);
+  const Operand operand = with_border(w, geo, "padded", from, source, x_first, beyond, w.fill);
+  s.padded = operand.f, s.lines = operand.lines;
   s.padded_dense = x_first == (p.layout == Layout::channels_first || geo.channels(source) * geo.g == 1);
   const bool position_first = geo.unshared && along;
   Func filter = filter_of(w, geo, weight, result, position_first);
@@ -283,7 +345,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     const Expr summed = geo.depthwise ? Expr(c) : Expr(r[0]);
     acc(tensor_index(c, g, v, n)) = cast(type, 0);
     acc(tensor_index(c, g, v, n)) +=
-        cast(type, filter(tap)) * cast(type, s.padded(space_first(tensor_index(summed, g, read, n), x_first)));
+        cast(type, filter(tap)) * cast(type, operand.at(summed, g, read, n));
     s.sums.push_back({acc, r, domain});
     // Selects, not mux(): Halide then skips the sums that a residue does not use.
     const Expr sum = acc(tensor_index(c, g, sum_at, n));
@@ -321,12 +383,18 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   // transposed faster, as x is read by rows.
   const bool x_moves = !geo.depthwise && !geo.unshared && filled(geo.ci) > (p.layout == Layout::channels_first ? 1.5 : 1.2) * filled(geo.co);
   // Copied by rows, not by channels, where these are few, or lie apart and are not loaded as vectors.
-  const bool x_first = along || (!geo.unshared && !geo.depthwise && geo.axes[0].in.known &&
+  const bool x_first = along || w.position_lanes || (!geo.unshared && !geo.depthwise && geo.axes[0].in.known &&
                                  (along_space(geo.ci) || (p.layout == Layout::channels_first && !x_moves)));
 
   Stages s;
-  s.padded = with_border(w, geo, "x_padded", x, Side::in, x_first, 0.f);
-  const Func dy_padded = with_border(w, geo, "dy_padded", dy, Side::out, along, 0.f);
+  const bool dy_x_first = along || (w.position_lanes && w.fill_both);
+  const Operand x_padded = with_border(w, geo, "x_padded", x, Side::in, x_first, 0.f, w.fill);
+  // With open extents a border, even of zeros that nothing reads, would be asked for lane by lane at the end of each row: 5x5, one
+  // channel at 252x252, 38 against 168 us (Emerald Rapids).
+  const Operand dy_padded = w.position_lanes && !w.fill_both
+                                ? unbordered(w, geo, "dy_in", dy, Side::out)
+                                : with_border(w, geo, "dy_padded", dy, Side::out, dy_x_first, 0.f, w.fill_both);
+  s.padded = x_padded.f, s.lines = x_padded.lines;
   Index o, i, at = {co, ci, g};
   std::vector<Axis> kernel, position;
   for (size_t d = 0; d < rank; d++) {
@@ -341,14 +409,13 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
     if (geo.unshared) at.push_back(a.var);
   Func acc("acc"), dw("dw_out");
   acc(at) = 0.f;
-  acc(at) += dy_padded(space_first(tensor_index(co, g, o, n), along)) *
-             s.padded(space_first(tensor_index(geo.depthwise ? co : ci, g, i, n), x_first));
+  acc(at) += dy_padded.at(co, g, o, n) * x_padded.at(geo.depthwise ? co : ci, g, i, n);
   dw(at) = finish(acc(at), at)[0];
 
   s.out = dw, s.sums = {{acc, r, plans(domain), all_known(domain)}};
-  s.vec = dy_padded, s.bcast = s.padded;
+  s.vec = dy_padded.f, s.bcast = s.padded;
   s.paired = geo.depthwise || along, s.over_positions = true;
-  s.vec_position = along ? 0 : 2, s.bcast_position = x_first ? 0 : 2;
+  s.vec_position = dy_x_first ? 0 : 2, s.bcast_position = x_first ? 0 : 2;
   s.free = {{co, geo.co, 1, true}, {ci, geo.ci, 1, true}};
   if (x_moves) {
     std::swap(s.free[0], s.free[1]), std::swap(s.vec, s.bcast), std::swap(s.vec_position, s.bcast_position);

@@ -15,11 +15,21 @@ using Finish = std::function<std::vector<Halide::Expr>(Halide::Expr, const Index
 Finish rounded_to(Halide::Type);
 
 /// A tensor on one side of the correlation as the sums read it: in the type of the sums (8 bits stay 8 bits), with its
-/// border, `beyond` being the value of a border of zeros. A negative padding crops before the border applies. Dimension 0 is
-/// x where `x_first`, else the channel. `fill`: rows of x have their border of zeros written first, and an update copies the
-/// tensor into them.
-Halide::Func with_border(const Workload &, const Geometry &, const std::string &name, Halide::Func, Side, bool x_first,
-                         Halide::Expr beyond, bool fill = false);
+/// border. Dimension 0 is x where `x_first`, else the channel, or with `row` channels of them x*row + channel, x then being 0.
+struct Operand {
+  Halide::Func f;
+  bool x_first;
+  int row = 1;
+  Halide::Func lines = {};  // Stages::lines
+
+  Halide::Expr at(Halide::Expr c, const Halide::Expr &g, Index spatial, const Halide::Expr &n) const;
+};
+/// `beyond` is the value of a border of zeros. A negative padding crops before the border applies. `fill`: the operand is
+/// copied, and updates write whole rows, then zeros at both their ends, then the border that copies.
+Operand with_border(const Workload &, const Geometry &, const std::string &name, const Halide::Func &, Side, bool x_first,
+                    const Halide::Expr &beyond, bool fill = false);
+/// Of m positions along an axis the one that an element of the border copies, `t` >= 0 of its kind lying between it and the inside.
+Halide::Expr copied(Border, bool right, const Halide::Expr &t, const Halide::Expr &m);
 /// Weights as weight(vector channel, other channel, g, k...[, position...]) in the type of the sums, however they lie;
 /// the position first where `position_first`. `of` is the side whose channels are the vector axis.
 Halide::Func filter_of(const Workload &, const Geometry &, Halide::Func, Side of, bool position_first = false);

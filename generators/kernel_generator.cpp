@@ -80,7 +80,8 @@ class ConvKernel : public Generator<ConvKernel> {
     }
     for (size_t d = 0; d < spec.dims.size(); d++) {
       const auto &dim = spec.dims[d];
-      if (bounds && dim.extent == run_time) buffer.dim(int(d)).set_bounds(0, workload.sizes[size_t(spec.sizes[size_t(dim.axis)])]);
+      const Expr size = dim.extent != run_time ? Expr() : workload.sizes[size_t(dim.interleaved ? spec.sizes.back() : spec.sizes[size_t(dim.axis)])];
+      if (bounds && size.defined()) buffer.dim(int(d)).set_bounds(0, dim.interleaved ? size * dim.interleaved : size);
       else if (bounds) buffer.dim(int(d)).set_bounds(0, dim.extent);
       if (dense[size_t(dim.axis)]) {
         buffer.dim(int(d)).set_stride(dense[size_t(dim.axis)] * dim.multiple);

@@ -63,7 +63,7 @@ int interleaved_channels(const Workload &w) {
   const bool gathers = w.pass == PassKind::forward || (w.pass == PassKind::input_gradient && p.border == Border::zero);
   const size_t row = size_t(p.rank) - 1;
   if (!gathers || p.op == Op::local || p.op == Op::dense || !is_depthwise(p) || !along_space(int(p.oc)) ||
-      p.layout != Layout::channels_last || p.stride[row] != 1 || p.in[row] == run_time)
+      p.layout != Layout::channels_last || p.stride[row] != 1 || (p.in[row] == run_time && w.target.has_gpu_feature()))
     return 1;
   return int(p.oc);
 }
@@ -76,7 +76,7 @@ Geometry gathered_geometry(const Workload &w) {
   if (c == 1) return geo;
   geo.co = 1;
   SpatialAxis &row = geo.axes[0];
-  row.in = row.in.plan * c, row.out = row.out.plan * c;
+  for (Extent *e : {&row.in, &row.out}) *e = e->known ? Extent(e->plan * c) : Extent(e->plan * c, e->value.defined() ? e->value * c : Expr());
   for (int *of : {&row.dilation, &row.lo, &row.pad_lo, &row.pad_hi}) *of *= c;
   return geo;
 }
@@ -145,7 +145,7 @@ BufferSpec tensor_spec(const Workload &w, const std::string &name, bool output) 
 
 BufferSpec operand_spec(const Workload &w, const std::string &name, bool output) {
   BufferSpec t = tensor_spec(w, name, output);
-  if (const int c = interleaved_channels(w); c > 1) t.dims[0] = {1, 1}, t.dims[2] = {1, t.dims[2].extent * c};
+  if (const int c = interleaved_channels(w); c > 1) t.dims[0] = {1, 1}, t.dims[2] = {1, t.dims[2].extent == run_time ? int(run_time) : t.dims[2].extent * c, 1, c};
   if (w.problem.op != Op::dense) return t;
   const int elements = int(element_count({t.shape.begin() + 1, t.shape.end()}));
   t.dims = {{t.memory[0], elements}, {1, 1}, {2, 1}, {0, int(w.problem.n)}};

@@ -83,7 +83,7 @@ Stages of_fours(const Workload &w, const Geometry &geo, const Func &x, const Fun
   window.where(any_w_zero() != 0);
   Workload as_bytes = w;
   as_bytes.offset = false;
-  const Func bordered = with_border(as_bytes, geo, "x_summed", x, Side::in, false, q.x_zero);
+  const Func bordered = with_border(as_bytes, geo, "x_summed", x, Side::in, false, q.x_zero).f;
   std::vector<Var> position;
   Index read;
   for (size_t d = 0; d < rank; d++) {

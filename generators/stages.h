@@ -26,9 +26,10 @@ struct Workload {
   int panel = 0;      // weights arrive in panels of this many vector-axis channels (0: plain)
   int quad = 0;       // 4: of 8-bit weights four summed channels lie beside each other for one vector-axis channel
   bool trim = false;  // leave out the rows of taps that fall in a border of zeros (not along W)
-  // Rows that are copied with a border of zeros have that written first and the tensor copied into them: as one definition their
-  // ends would be vectors of clamped loads, made lane by lane.
-  bool fill = false;
+  // The operand with a border is copied by whole rows: what is inside, then both ends. As one definition the ends would be vectors of
+  // clamped loads, made lane by lane. `fill_both`: so is the other one.
+  bool fill = false, fill_both = false;
+  bool position_lanes = false;  // a weight gradient's vectors are neighbours in space, of both operands
   bool offset = false;  // u8 is read as s8, 128 less, for machines that multiply equal signs only
   std::vector<Halide::Expr> sizes = {};  // by Size; needed for those that are `?`
 };
@@ -59,6 +60,7 @@ struct Stages {
   Halide::Func vec;     // moves with free[0]: loaded as vectors
   Halide::Func bcast;   // does not, but where `paired`: loaded as scalars
   Halide::Func padded;  // the one of the two that has a border; undefined where neither has
+  Halide::Func lines;   // what the rows of padded are copied from, channels first, where they are made across whole vectors of these
   bool padded_dense = false;  // its dimension 0 is contiguous in place too
   // Small Funcs computed whole; none of them is in the hot loop.
   std::vector<Halide::Func> before;   // read by the sums or by out
@@ -81,6 +83,7 @@ struct BufferSpec {
     int axis;          // logical axis that this dimension walks along, or the innermost of several that it walks as one
     int extent;        // its extent; that of its axis, known only when run, where run_time
     int multiple = 1;  // logical elements from one index to the next
+    int interleaved = 0;  // of a row whose elements it walks along: how many channels each position has
   };
   std::string name;
   Shape shape;              // logical axes, outermost first: [N, C, *spatial], [OC, IC/groups, *kernel], …

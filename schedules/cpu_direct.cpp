@@ -56,7 +56,8 @@ int lengthened(const Stages &s, const Machine &m, const std::vector<int> &tile, 
   std::int64_t others = 1;
   for (size_t a = 1; a < tile.size(); a++) others *= tile[a];
   const int e0 = units(s.free[0]), had = std::max(1, tile[0] / m.lanes), enough = std::min(10, (m.registers - 4) * 2 / 3);
-  if (had * others >= enough || !s.free[0].known) return tile[0];
+  if (had * others >= enough) return tile[0];
+  if (!s.free[0].known) return std::min<int>(4, (enough + others - 1) / others) * m.lanes;
   int best = had;
   double best_score = 0;
   for (int v = had; v <= 8 && v * m.lanes <= e0 && v * others <= m.registers - 4 && v * others * residues <= 4 * m.registers; v++) {
@@ -190,7 +191,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     // Below five positions a tile of several rows, of a padded copy, keeps more sums at work.
     reads_in_place = drops_taps(s, w) && !along_space && residues == 1 && tile[1] >= 5;
     rows_in_place = along_space && residues == 1 && s.padded_dense && sum <= 9 && s.sums[0].extent.size() == 3 &&
-                    s.free[0].known && e0 >= 4 * tile[0] && w.problem.type == Type::f32;
+                    s.free[0].known && e0 >= 40 * tile[0] && w.problem.type == Type::f32;
     int rows = reads_in_place ? 1 : along_space ? std::min(by_rows ? 16 : 8, left * 2 / 3) : std::min(4, left);
     // Enough sums are at work already: rows that do not divide would only be computed twice.
     if (!along_space && tile[1] >= 5 && axes > 3)
@@ -213,8 +214,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (panels) block[1] = std::max(block[1], ((few_registers ? 64 : 32) + tile[1] - 1) / tile[1] * tile[1]);
   // With few taps an image's rows are read in place, and a task is one row of tiles: 3x3 at 1920x1080 287 against 378 us,
   // three channels of it 1.6 against 2.3 ms (Zen 5). Of 5x5 the loops at the borders spill, and little is won: 548 against 591;
-  // so do rows of few tiles, which are all at a border: 16x16 0.66 against 0.32 us.
+  // so do rows of few tiles, a part of which are at a border: 256x256 36 against 12 us, 768x1024 351 against 315 (Emerald Rapids).
   if (rows_in_place && block[2]) block[2] = tile[2];
+  // What a task copies of a small image, border and all, stays in L1: 3x3 at 256x256 12 against 18 us, 128x128 3.1 against 4.7; 5x5 at
+  // 256x256 23 against 27 (Emerald Rapids).
+  if (along_space && residues == 1 && !rows_in_place && s.sums[0].extent.size() == 3 && s.sums[0].extent[2] <= 7) {
+    const int row = e0 * s.sums[0].extent[0], rows = s.free[0].known ? std::max(1, 3072 / row / tile[2]) * tile[2] : tile[2];
+    if (row <= 384 && e0 * units(s.free[2]) >= 8192 && (!block[2] || block[2] > rows)) block[2] = rows;
+  }
   // The weights of short sums stay near anyway, and a wide result is written in whole rows: 1 -> 256 channels, 10 taps in a line,
   // stride 5, n=8: 872 against 977 us (Zen 5).
   channels_first |= !s.over_positions && !s.paired && !along_space && sum <= 32 && e0 > 6 * m.lanes;
@@ -232,7 +239,10 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (reads_in_place) preset(k, "unroll", {0, -1});
   if (s.over_positions && s.padded.defined() && w.problem.layout == Layout::channels_first && e0 > 1) preset(k, "copy", {3});
   else if (panels) preset(k, "copy", {4}), preset(k, "pad", {1});
-  preset(k, "stage", {s.paired || s.over_positions ? 0 : 1});
+  // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128
+  // channels at 56x56, 1,325 against 1,564 us (Emerald Rapids).
+  const bool open = std::any_of(s.free.begin(), s.free.end(), [](const Axis &a) { return !a.known; });
+  preset(k, "stage", {s.paired || s.over_positions || (open && residues > 1) ? 0 : 1});
   // Few channels: rows of the tile share what they load where the taps of a column are unrolled side by side. A 5x5 image
   // filter: 72 against 26 GFLOP/s (Zen 3); 15x15: 238 against 118 (Zen 5). Around them the summed channels, so
   // that a tile's rows are walked for one channel after the other: 3-D, 32 channels to one, 916 against 1,329 us, 64 to 3 at
@@ -258,7 +268,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     for (int i = 0; i < sum.red.dimensions(); i++) red.push_back({i, sum.red[i]});
     keep_in_registers(sum.acc, red, s, k, l, k.get("stage", 1));
   }
-  copy_operand(s.padded, k.get("pad", 1), l, task);
+  copy_operand(s.padded, k.get("pad", 1), l, task, s.lines);
   if (!transposed) copy_operand(s.vec, k.get("copy", 0), l, k.get("copy", 0) == 4 ? around_vectors(s, l) : task);
 }
 

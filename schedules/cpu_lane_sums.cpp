@@ -52,6 +52,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // About 16 Ki elements of each operand, and at least four strips where there are as many rows.
   const int row = cut_axis(s) ? red[0] : 1, rows = red[size_t(cut_axis(s))];
   int strip = std::max(1, std::min(rows, 16 * 1024 / std::max(1, row * std::max(units(s.free[0]), units(s.free[1])))));
+  if (cut_axis(s) && !s.sums[0].known) strip = std::min(strip, 32);  // several, of few rows too
   if (cut_axis(s) == 0) strip = std::max(m.lanes, strip - strip % m.lanes);
   else if (rows >= 2 && strip % 2) strip += strip < rows ? 1 : -1;
   strip = std::min(strip, rows);
@@ -137,6 +138,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     const Var along = memory[size_t(position)];
     memory.erase(memory.begin() + position), memory.insert(memory.begin(), along);
     f.compute_at(strips, task).reorder_storage(memory).vectorize(along, lanes);
+    vectorize_rows(f, lanes, f.name() == s.padded.name() ? s.lines : Func());
   }
 }
 

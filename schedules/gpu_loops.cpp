@@ -316,16 +316,20 @@ void schedule_kernel(GpuKernel &g, const Knobs &k) {
   }
 }
 
-void schedule_elements(Func f) {
-  for (int u = -1; u < f.num_update_definitions(); u++) {
+std::vector<Var> pure_axes(const Func &f, int update) {
+  std::vector<Var> axes;
+  for (size_t a = 0; a < f.args().size(); a++)
+    if (update < 0 || text_of(f.update_args(update)[a]) == f.args()[a].name()) axes.push_back(f.args()[a]);
+  return axes;
+}
+
+void schedule_elements(Func f, int first, int last) {
+  for (int u = first; u <= std::min(last, f.num_update_definitions() - 1); u++) {
     Stage stage = u < 0 ? Stage(f) : f.update(u);
     std::vector<Loop> inner;
     if (u >= 0)
       for (auto &r : f.rvars(u)) inner.push_back(r);
-    std::vector<Var> axes;
-    for (size_t a = 0; a < f.args().size(); a++) {
-      if (u < 0 || text_of(f.update_args(u)[a]) == f.args()[a].name()) axes.push_back(f.args()[a]);
-    }
+    const std::vector<Var> axes = pure_axes(f, u);
     if (axes.empty()) {
       stage.gpu_single_thread();
       continue;

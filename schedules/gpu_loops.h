@@ -45,8 +45,10 @@ bool reads_vectors(const Halide::Target &);
 /// integers that hold their bits, converted by arithmetic. Halide makes no OpenCL of the vectors of conditions in that.
 bool floats_as_bits(const Workload &);
 
-/// One thread an element of every stage of a Func, sums being its own.
-void schedule_elements(Halide::Func);
+/// Those of a Func's variables that a stage walks along as such: -1 is its pure definition.
+std::vector<Halide::Var> pure_axes(const Halide::Func &, int update);
+/// One thread an element of every stage of a Func, or of some, sums being its own.
+void schedule_elements(Halide::Func, int first = -1, int last = 1 << 20);
 
 /// The operands of a sum that a thread loads four elements at a time into registers, as the knobs have it: those whose first
 /// dimension it reads in whole fours.

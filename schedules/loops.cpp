@@ -332,12 +332,29 @@ LoopLevel around_vectors(const Stages &s, const Loops &l) {
   return LoopLevel(s.out, Var(s.free[0].var.name() + (l.block_extent[0] ? "_in_block" : "_tile")));
 }
 
-void copy_operand(Func f, int how, const Loops &l, const LoopLevel &task) {
+void copy_operand(Func f, int how, const Loops &l, const LoopLevel &task, Func lines) {
   if (how == 0 || !f.defined()) return;
   if (how == 1 || how == 4) f.compute_at(task);
   else f.compute_root().parallel(f.args()[f.dimensions() - 2]);
   f.vectorize(f.args()[0], l.lanes);
-  if (f.has_update_definition()) f.update(0).vectorize(f.rvars(0)[0], l.lanes, TailStrategy::GuardWithIf);
+  vectorize_rows(f, l.lanes, lines);
+}
+
+void vectorize_rows(Func f, int lanes, Func lines) {
+  if (!f.has_update_definition()) return;
+  if (lines.defined()) {
+    const Var c = lines.args()[0], channels(c.name() + "_outer"), channel(c.name() + "_inner");
+    const RVar row = f.rvars(0)[0], piece(row.name() + "_piece"), x(row.name() + "_x");
+    f.update(0).split(row, piece, x, lanes, TailStrategy::GuardWithIf).split(c, channels, channel, lanes).reorder(x, channel, piece, channels);
+    f.update(0).vectorize(x).unroll(channel);
+    lines.compute_at(f, piece).bound_extent(c, lanes).bound_extent(lines.args()[2], lanes).vectorize(c).unroll(lines.args()[2]);
+  }
+  for (int u = 0; u < f.num_update_definitions(); u++) {
+    const RVar along = f.rvars(u)[0];
+    const auto extent = as_const_int(along.extent());
+    if ((u == 0 && !lines.defined()) || (u > 0 && extent && *extent % lanes == 0)) f.update(u).vectorize(along, lanes, TailStrategy::GuardWithIf);
+  }
+  f.align_bounds(f.args()[0], lanes);
 }
 
 Func copy_transposed(Func f, int position, const Loops &l) {

@@ -21,7 +21,7 @@ namespace {
 void apply_reference(Stages &s, const Knobs &, const Workload &w) {
   if (w.target.has_gpu_feature()) {
     for (auto &sum : s.sums) schedule_elements(sum.acc.compute_root());
-    schedule_elements(s.out);
+    schedule_elements(s.out, -1, -1);
     return;
   }
   for (auto &sum : s.sums) sum.acc.compute_root();
@@ -148,7 +148,13 @@ void check_knobs(const Schedule &schedule, const Knobs &knobs, const Stages &s, 
 void schedule_small(Stages &s, const Target &target) {
   const int lanes = machine(target).lanes;
   const std::vector<Var> storage = storage_order(s.free);  // of what is between the sums and the result
-  if (!s.after.empty()) s.out.compute_root().reorder_storage(storage);
+  if (!s.after.empty()) {
+    s.out.compute_root().reorder_storage(storage);
+    if (target.has_gpu_feature()) schedule_elements(s.out, 0);
+    for (int u = 0; u < s.out.num_update_definitions() && !target.has_gpu_feature(); u++)
+      for (auto &v : pure_axes(s.out, u))
+        if (v.name() == storage[0].name()) s.out.update(u).vectorize(v, lanes, TailStrategy::GuardWithIf);
+  }
   for (auto *list : {&s.before, &s.after, &s.results})
     for (auto &f : *list) {
       f.compute_root();
@@ -174,8 +180,15 @@ Workload with_knobs(Workload w, const Knobs &knobs) {
   w.quad = knobs.get("quad", 0);
   w.offset = knobs.get("offset", 0) != 0;
   w.trim = knobs.get("trim", 0) != 0;
-  // Of a pass with a single operand that is copied, and each copy holding whole rows.
-  w.fill = (w.pass == PassKind::forward || w.pass == PassKind::input_gradient) && knobs.get("pad", 0) != 0 && knobs.get("block", 0) == 0;
+  // Each copy holds whole rows.
+  const bool copied = knobs.get("pad", 0) != 0 && knobs.get("block", 0) == 0;
+  if (w.pass == PassKind::weight_gradient) {
+    w.position_lanes = knobs.get("strip", 0) != 0 && w.problem.rank > 1;
+    w.fill = w.position_lanes || (copied && knobs.get("block", 1, 0) == 0 && knobs.get("cut", 0, 0) == 0 && w.problem.rank > 1);
+    w.fill_both = w.position_lanes && knobs.get("stage", 0) != 0;
+  } else {
+    w.fill = copied && (w.pass == PassKind::forward || w.pass == PassKind::input_gradient);
+  }
   return w;
 }
 

@@ -99,6 +99,8 @@ TEST(Gate, LayersAtEverySchedule) {
            "ic=64 oc=64 in=28x28 kernel=3 pad=1 type=u8s8 out_type=u8 scale=channel bias=1",
            "n=? ic=32 oc=48 in=?x? kernel=3 stride=2 pad=1 bias=1 activation=relu",
            "n=? in=?x? kernel=5 pad=2 border=replicate",
+           "n=? ic=3 oc=3 groups=3 in=?x? kernel=5 pad=2 border=reflect bias=1 activation=relu",
+           "ic=3 oc=32 in=30x33 kernel=3 stride=2 pad=1",
            "ic=40 oc=40 groups=40 in=?x? kernel=3 pad=1 bias=1 save=pre activation=silu",
            "ic=24 oc=24 groups=24 in=?x9x? kernel=3 pad=1",
        })

@@ -1,5 +1,7 @@
 // Memory that kernels ask for: bounded by what `workspace` says, returned, and missed without a crash.
 #include <gtest/gtest.h>
+#include <malloc.h>
+#include <sys/resource.h>
 #include <atomic>
 #include <cstdlib>
 #include <memory>
@@ -75,6 +77,26 @@ TEST(Workspace, HoldsForEveryPassAndNumberOfThreads) {
       }
   EXPECT_GT(asked, 0);
   library.table().set_allocator(nullptr);
+}
+
+// What malloc() gave is kept for the next call: no page of it is asked of the system anew.
+TEST(Workspace, OfTheCallBeforeIsTakenAgain) {
+  KernelRequest request = kernel("copies", "weight_gradient", "in=256x256 kernel=3 pad=1");
+  request.schedule[PassKind::weight_gradient] = {"cpu_lane_sums", "stage=1 strip=256"};  // of both operands, all of them
+  const Library library = emitted("copies", {request}, "host").open();
+  library.set_threads(1);
+  mallopt(M_MMAP_THRESHOLD, 1 << 16);  // from here on malloc() asks the system for each large block, and hands it back
+  Call call(library, "copies", "weight_gradient");
+  ASSERT_GT(call.pass->workspace(nullptr, 1), std::size_t(1) << 17);
+  ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+  const auto faults = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_minflt;
+  };
+  const long before = faults();
+  for (int i = 0; i < 20; i++) ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+  EXPECT_LT(faults() - before, 20 * 8);
 }
 
 // The first request, the second, one in the middle and the last.

@@ -156,7 +156,7 @@ std::string c_source(const EmittedLibrary &lib) {
     }
     s += fmt::format("static const void *(*const device_interface[DEVICES])(void) = {{{}}};\n", table.substr(0, table.size() - 2));
   }
-  s += "\ntypedef struct {\n  int8_t axis;\n  int32_t extent;\n  int32_t multiple;\n} dim_spec;\n"
+  s += "\ntypedef struct {\n  int8_t axis;\n  int32_t extent;\n  int32_t multiple;\n  int32_t interleaved;\n} dim_spec;\n"
        "typedef struct {\n  const char *name;\n  int32_t type, rank;\n  int64_t extent[CONVSMITH_MAX_RANK], stride[CONVSMITH_MAX_RANK];\n"
        "  int8_t memory[CONVSMITH_MAX_RANK], size[CONVSMITH_MAX_RANK];\n  int32_t fixed, dims;\n  int64_t bytes;\n  dim_spec dim[CONVSMITH_MAX_RANK];\n} argument_spec;\n"
        "typedef struct {\n  const char *name;\n  int64_t window, stride, lo, hi, out_pad;\n} axis_spec;\n"
@@ -180,7 +180,7 @@ std::string c_source(const EmittedLibrary &lib) {
       s += fmt::format("    {{{}, {}, {}, {{{}}}, {{{}}}, {{{}}}, {{{}}}, {}, {}, {}, {{", quoted(a.name), type_constant(a.type), a.shape.size(),
                        fmt::join(a.shape, ", "), fmt::join(a.strides, ", "), fmt::join(a.memory, ", "), fmt::join(a.sizes, ", "), a.fixed, a.dims.size(), bytes_of(a));
       for (size_t d = 0; d < a.dims.size(); d++)
-        s += fmt::format("{}{{{}, {}, {}}}", d ? ", " : "", a.dims[d].axis, a.dims[d].extent, a.dims[d].multiple);
+        s += fmt::format("{}{{{}, {}, {}, {}}}", d ? ", " : "", a.dims[d].axis, a.dims[d].extent, a.dims[d].multiple, a.dims[d].interleaved);
       s += "}},\n";
     }
     s += "};\n";
@@ -231,7 +231,7 @@ std::string c_source(const EmittedLibrary &lib) {
       "int {0}_parallel_for(int (*body)(void *context, int32_t i), void *context, int32_t count) {{\n"
       "  return run_loop(body, context, count);\n}}\n"
       "void {0}_set_allocator(const convsmith_allocator *allocator) {{\n"
-      "  static const convsmith_allocator none;\n  the_allocator = allocator ? *allocator : none;\n}}\n"
+      "  static const convsmith_allocator none;\n  free_kept();\n  the_allocator = allocator ? *allocator : none;\n}}\n"
       "const char *{0}_version(void) {{ return {1}; }}\n"
       "const char *{0}_level(void) {{ return chosen_level() < LEVELS ? level_names[chosen_level()] : \"none\"; }}\n"
       "convsmith_status {0}_set_level(const char *name, convsmith_error *error) {{\n"

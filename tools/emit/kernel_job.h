@@ -25,7 +25,7 @@ struct KernelJob {
 
 struct KernelArgument {
   struct Dim {
-    int axis, extent, multiple;
+    int axis, extent, multiple, interleaved;
   };
   std::string name, type;                    // type as in "f32"
   std::vector<std::int64_t> shape, strides;  // logical; strides as `init` gives them
@@ -54,7 +54,7 @@ struct KernelResult {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelJob, problem, pass, target, cpu, records, schedule, knobs, panel, quad, weight,
                                    function, object, assembly, loop_nest, assertions)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument::Dim, axis, extent, multiple)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument::Dim, axis, extent, multiple, interleaved)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelArgument, name, type, shape, strides, memory, sizes, fixed, dims)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelLaunch, kernel, threads, shared_bytes)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(KernelResult, schedule, knobs, why, version, panel, quad, sizes, arguments, outputs,

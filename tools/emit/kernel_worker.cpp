@@ -61,7 +61,7 @@ KernelArgument described(const BufferSpec &spec, bool empty_batch) {
     a.strides[size_t(axis)] = stride;
     stride *= a.shape[size_t(axis)] == run_time ? 2 : std::max<std::int64_t>(1, a.shape[size_t(axis)]);
   }
-  for (auto &d : spec.dims) a.dims.push_back({d.axis, d.extent, d.multiple});
+  for (auto &d : spec.dims) a.dims.push_back({d.axis, d.extent, d.multiple, d.interleaved});
   return a;
 }
 
