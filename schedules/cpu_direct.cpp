@@ -57,7 +57,8 @@ int lengthened(const Stages &s, const Machine &m, const std::vector<int> &tile, 
   for (size_t a = 1; a < tile.size(); a++) others *= tile[a];
   const int e0 = units(s.free[0]), had = std::max(1, tile[0] / m.lanes), enough = std::min(10, (m.registers - 4) * 2 / 3);
   if (had * others >= enough) return tile[0];
-  if (!s.free[0].known) return std::min<int>(4, (enough + others - 1) / others) * m.lanes;
+  // Of open extents each store of a residue has a guard, and such tiles take twice as long to compile.
+  if (!s.free[0].known) return residues > 1 ? tile[0] : std::min<int>(4, (enough + others - 1) / others) * m.lanes;
   int best = had;
   double best_score = 0;
   for (int v = had; v <= 8 && v * m.lanes <= e0 && v * others <= m.registers - 4 && v * others * residues <= 4 * m.registers; v++) {

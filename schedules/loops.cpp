@@ -347,6 +347,8 @@ void vectorize_rows(Func f, int lanes, Func lines) {
     const RVar row = f.rvars(0)[0], piece(row.name() + "_piece"), x(row.name() + "_x");
     f.update(0).split(row, piece, x, lanes, TailStrategy::GuardWithIf).split(c, channels, channel, lanes).reorder(x, channel, piece, channels);
     f.update(0).vectorize(x).unroll(channel);
+    // One copy of these loops, not one for each part of the image.
+    for (size_t a = 3; a < f.args().size(); a++) f.update(0).partition(f.args()[a], Partition::Never);
     lines.compute_at(f, piece).bound_extent(c, lanes).bound_extent(lines.args()[2], lanes).vectorize(c).unroll(lines.args()[2]);
   }
   for (int u = 0; u < f.num_update_definitions(); u++) {
