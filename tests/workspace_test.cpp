@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <set>
 #include <thread>
 #include <vector>
@@ -79,24 +80,35 @@ TEST(Workspace, HoldsForEveryPassAndNumberOfThreads) {
   library.table().set_allocator(nullptr);
 }
 
-// What malloc() gave is kept for the next call: no page of it is asked of the system anew.
+// What malloc() gave is kept for the next call: no page of it is asked of the system anew. It goes with the library, or before.
 TEST(Workspace, OfTheCallBeforeIsTakenAgain) {
   KernelRequest request = kernel("copies", "weight_gradient", "in=256x256 kernel=3 pad=1");
   request.schedule[PassKind::weight_gradient] = {"cpu_lane_sums", "stage=1 strip=256"};  // of both operands, all of them
-  const Library library = emitted("copies", {request}, "host").open();
-  library.set_threads(1);
+  std::optional<Library> library = emitted("copies", {request}, "host").open();
+  library->set_threads(1);
   mallopt(M_MMAP_THRESHOLD, 1 << 16);  // from here on malloc() asks the system for each large block, and hands it back
-  Call call(library, "copies", "weight_gradient");
-  ASSERT_GT(call.pass->workspace(nullptr, 1), std::size_t(1) << 17);
-  ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+  Call call(*library, "copies", "weight_gradient");
   const auto faults = [] {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
     return usage.ru_minflt;
   };
+  const auto in_use = [] {
+    const struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+  };
+  const std::size_t bytes = in_use(), kept = 512 * 1024, little = 32 * 1024;
+  ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+  EXPECT_GT(in_use(), bytes + kept);
   const long before = faults();
   for (int i = 0; i < 20; i++) ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
   EXPECT_LT(faults() - before, 20 * 8);
+  library->table().set_allocator(nullptr);
+  EXPECT_LT(in_use(), bytes + little);
+  ASSERT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+  EXPECT_GT(in_use(), bytes + kept);
+  library.reset();
+  EXPECT_LT(in_use(), bytes + little);
 }
 
 // The first request, the second, one in the middle and the last.

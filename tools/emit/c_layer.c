@@ -110,12 +110,14 @@ static void keep_or_free(void *memory, size_t bytes) {
   for (i = 0; i < count; i++) free(gone[i]);
 }
 
-/* While no call runs. */
-static void free_kept(void) {
+/* Also when the library is unloaded. */
+__attribute__((destructor)) static void free_kept(void) {
   int i;
+  if (__atomic_test_and_set(&kept_busy, __ATOMIC_ACQUIRE)) return;
   for (i = 0; i < KEPT; i++)
     if (kept[i].bytes) free(kept[i].memory), kept[i].bytes = 0;
   kept_bytes = 0;
+  __atomic_clear(&kept_busy, __ATOMIC_RELEASE);
 }
 
 /* 128-byte alignment, and a margin on both sides that vectors may touch. */
