@@ -100,11 +100,12 @@ Expr from_border(Border border, const Expr &e, int channels, const Expr &extent)
 }
 
 // How far past the two ends of a tensor's row its windows, or those of the gradient, reach.
-std::pair<int, int> reach(const Workload &w, const SpatialAxis &a, Side side) {
+std::pair<int, int> reach(const Workload &w, const Geometry &geo, Side side) {
+  const SpatialAxis &a = geo.axes[0];
   if (side == Side::in) return {std::max(0, a.pad_lo), std::max(0, a.pad_hi)};
   if (w.pass == PassKind::weight_gradient) return {0, 0};
-  const int more = (a.kernel - 1) * std::abs(a.dilation) + a.stride - 1;
-  return {std::max(0, more - a.pad_lo) / a.stride, std::max(0, more - a.pad_hi) / a.stride};
+  const int window = (a.kernel - 1) * std::abs(a.dilation), out_pad = int(w.problem.out_pad[size_t(w.problem.rank) - 1]) * geo.interleaved;
+  return {std::max(0, window + a.stride - 1 - a.pad_lo) / a.stride, std::max(0, window + std::max(a.stride - 1, out_pad) - a.pad_hi) / a.stride};
 }
 
 }  // namespace
@@ -182,7 +183,7 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
     value = to.lines(at);
   }
   to.f(element(row)) = value;
-  const auto [left, right] = reach(w, along, side);
+  const auto [left, right] = reach(w, geo, side);
   const int overrun = length.known && geo.interleaved == 1 ? 0 : 32 * geo.interleaved;
   const RDom before(0, std::max(1, left) * to.row, "before");
   const RDom behind(0, std::max(16, ((right + overrun) * to.row + 15) / 16 * 16), "behind");
@@ -200,11 +201,11 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
   return to;
 }
 
-// A tensor that is read in place and only inside, but for channels past the last.
+// A tensor that is read in place and only inside, but for channels and groups past the last.
 Operand unbordered(const Workload &w, const Geometry &geo, const std::string &name, const Func &f, Side side) {
   const std::vector<Var> v = f.args();
   Index at(v.begin(), v.end());
-  at[0] = clamp(v[0], 0, geo.channels(side) - 1);
+  at[0] = clamp(v[0], 0, geo.channels(side) - 1), at[1] = clamp(v[1], 0, geo.g - 1);
   Operand in{Func(name), false};
   in.f(v) = cast(sum_type(w.problem), f(at));
   return in;

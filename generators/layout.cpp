@@ -63,7 +63,7 @@ int interleaved_channels(const Workload &w) {
   const bool gathers = w.pass == PassKind::forward || (w.pass == PassKind::input_gradient && p.border == Border::zero);
   const size_t row = size_t(p.rank) - 1;
   if (!gathers || p.op == Op::local || p.op == Op::dense || !is_depthwise(p) || !along_space(int(p.oc)) ||
-      p.layout != Layout::channels_last || p.stride[row] != 1 || (p.in[row] == run_time && w.target.has_gpu_feature()))
+      p.layout != Layout::channels_last || p.stride[row] != 1)
     return 1;
   return int(p.oc);
 }

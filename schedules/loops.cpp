@@ -338,6 +338,7 @@ void copy_operand(Func f, int how, const Loops &l, const LoopLevel &task, Func l
   else f.compute_root().parallel(f.args()[f.dimensions() - 2]);
   f.vectorize(f.args()[0], l.lanes);
   vectorize_rows(f, l.lanes, lines);
+  for (int u = 0; how == 2 && f.dimensions() > 4 && u < f.num_update_definitions(); u++) f.update(u).parallel(f.args()[f.dimensions() - 2]);
 }
 
 void vectorize_rows(Func f, int lanes, Func lines) {
@@ -354,7 +355,8 @@ void vectorize_rows(Func f, int lanes, Func lines) {
   for (int u = 0; u < f.num_update_definitions(); u++) {
     const RVar along = f.rvars(u)[0];
     const auto extent = as_const_int(along.extent());
-    if ((u == 0 && !lines.defined()) || (u > 0 && extent && *extent % lanes == 0)) f.update(u).vectorize(along, lanes, TailStrategy::GuardWithIf);
+    const bool zeros = u > 0 && f.rvars(u).size() == 1 && extent && *extent % lanes == 0;
+    if (zeros || (u == 0 && !lines.defined())) f.update(u).vectorize(along, lanes, TailStrategy::GuardWithIf);
   }
   f.align_bounds(f.args()[0], lanes);
 }

@@ -180,12 +180,13 @@ Workload with_knobs(Workload w, const Knobs &knobs) {
   w.quad = knobs.get("quad", 0);
   w.offset = knobs.get("offset", 0) != 0;
   w.trim = knobs.get("trim", 0) != 0;
-  // Each copy holds whole rows.
-  const bool copied = knobs.get("pad", 0) != 0 && knobs.get("block", 0) == 0;
+  // Each copy holds whole rows: none of the axes that may be a row's is shared out.
+  const bool copied = knobs.get("pad", 0) != 0 && knobs.get("block", 0, 0) == 0 && knobs.get("block", 1, 0) == 0 &&
+                      (w.problem.op != Op::local || knobs.get("block", 2, 0) == 0);
   if (w.pass == PassKind::weight_gradient) {
     w.position_lanes = knobs.get("strip", 0) != 0 && w.problem.rank > 1;
-    w.fill = w.position_lanes || (copied && knobs.get("block", 1, 0) == 0 && knobs.get("cut", 0, 0) == 0 && w.problem.rank > 1);
-    w.fill_both = w.position_lanes && knobs.get("stage", 0) != 0;
+    w.fill = w.position_lanes || (copied && knobs.get("cut", 0, 0) == 0 && w.problem.rank > 1);
+    w.fill_both = w.position_lanes && knobs.get("stage", 1) != 0;
   } else {
     w.fill = copied && (w.pass == PassKind::forward || w.pass == PassKind::input_gradient);
   }

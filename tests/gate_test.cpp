@@ -101,6 +101,8 @@ TEST(Gate, LayersAtEverySchedule) {
            "n=? in=?x? kernel=5 pad=2 border=replicate",
            "n=? ic=3 oc=3 groups=3 in=?x? kernel=5 pad=2 border=reflect bias=1 activation=relu",
            "ic=3 oc=32 in=30x33 kernel=3 stride=2 pad=1",
+           "ic=24 oc=8 in=10x10 kernel=5 pad=2 border=replicate",
+           "op=transposed in=6 kernel=2 dilation=3 pad=3 out_pad=2",
            "ic=40 oc=40 groups=40 in=?x? kernel=3 pad=1 bias=1 save=pre activation=silu",
            "ic=24 oc=24 groups=24 in=?x9x? kernel=3 pad=1",
        })

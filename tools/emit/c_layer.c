@@ -365,7 +365,7 @@ static convsmith_status check_input_extent(const pass_spec *p, int axis, int64_t
 /* Reads the sizes off the tensors, and holds the tensors against them: those of the input first, from which those of the
    output follow. */
 static convsmith_status bind_sizes(const pass_spec *p, const convsmith_tensor *tensors, int64_t *s, convsmith_error *error) {
-  int from, i, axis, status;
+  int from, i, axis, d, status;
   for (i = 0; i < SIZES; i++) s[i] = CONVSMITH_RUN_TIME;
   for (from = SIZE_N; from != SIZES; from = from == SIZE_N ? SIZE_OUT : SIZES) {
     for (i = 0; i < p->arguments; i++) {
@@ -382,6 +382,10 @@ static convsmith_status bind_sizes(const pass_spec *p, const convsmith_tensor *t
         if (got < 0 || (got < 1 && size != SIZE_N) || got > INT32_MAX)
           return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: expected from %d to 2^31-1 elements, got %lld",
                       p->function, a->name, axis, size != SIZE_N, (long long)got);
+        for (d = 0; d < a->dims; d++)
+          if (a->dim[d].interleaved && axis == a->rank - 1 && got > (1 << 30) / a->dim[d].interleaved)
+            return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: rows of %lld positions by %d channels pass 2^30", p->function, a->name,
+                        axis, (long long)got, a->dim[d].interleaved);
         if (s[size] == CONVSMITH_RUN_TIME) s[size] = a->extent[axis] == CONVSMITH_RUN_TIME ? got : a->extent[axis];
         status = expect_extent(p, i, axis, s[size], got, error);
         if (status) return (convsmith_status)status;

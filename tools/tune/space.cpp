@@ -5,6 +5,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <tuple>
 #include "convsmith/error.h"
 #include "schedules/loops.h"
 
@@ -90,8 +91,9 @@ class Proposer {
   void add(const Schedule &schedule, const Knobs &knobs) {
     if (!seen_.insert(schedule.name + knobs.str()).second) return;
     const Workload w = with_knobs(w_, knobs);
-    auto at = outlines_.find({w.panel, w.trim});
-    if (at == outlines_.end()) at = outlines_.emplace(std::pair(w.panel, w.trim), outline(w)).first;
+    const std::tuple key(w.panel, w.trim, w.fill, w.fill_both, w.position_lanes);
+    auto at = outlines_.find(key);
+    if (at == outlines_.end()) at = outlines_.emplace(key, outline(w)).first;
     const Stages &s = at->second;
     if (!schedule.supports(s, w)) return;
     try {
@@ -160,7 +162,7 @@ class Proposer {
   const Stages &s_;
   std::mt19937_64 random_;
   std::set<std::string> seen_;
-  std::map<std::pair<int, bool>, Stages> outlines_;
+  std::map<std::tuple<int, bool, bool, bool, bool>, Stages> outlines_;
   std::vector<Proposal> found_;
 };
 
