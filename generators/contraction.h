@@ -9,6 +9,8 @@ Index tensor_index(Halide::Expr c, Halide::Expr g, const Index &spatial, Halide:
 Halide::Region from_zero(const std::vector<int> &extents);
 Halide::Region from_zero(const std::vector<Extent> &extents);
 
+inline bool is_quantised(const Workload &w) { return w.problem.type == Type::u8s8; }
+
 /// The epilogue: (the sum, the index of the result) -> the result and what is stored beside it.
 using Finish = std::function<std::vector<Halide::Expr>(Halide::Expr, const Index &)>;
 /// The sum itself, rounded to a type.
@@ -28,8 +30,8 @@ struct Operand {
 /// copied, and updates write whole rows, then zeros at both their ends, then the border that copies.
 Operand with_border(const Workload &, const Geometry &, const std::string &name, const Halide::Func &, Side, bool x_first,
                     const Halide::Expr &beyond, bool fill = false);
-/// Of m positions along an axis the one that an element of the border copies, `t` >= 0 of its kind lying between it and the inside.
-Halide::Expr copied(Border, bool right, const Halide::Expr &t, const Halide::Expr &m);
+/// A tensor that is read in place and only inside, but for channels and groups past the last.
+Operand unbordered(const Workload &, const Geometry &, const std::string &name, const Halide::Func &, Side);
 /// Weights as weight(vector channel, other channel, g, k...[, position...]) in the type of the sums, however they lie;
 /// the position first where `position_first`. `of` is the side whose channels are the vector axis.
 Halide::Func filter_of(const Workload &, const Geometry &, Halide::Func, Side of, bool position_first = false);

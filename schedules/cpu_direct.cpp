@@ -242,8 +242,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   else if (panels) preset(k, "copy", {4}), preset(k, "pad", {1});
   // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128
   // channels at 56x56, 1,325 against 1,564 us (Emerald Rapids).
-  const bool open = std::any_of(s.free.begin(), s.free.end(), [](const Axis &a) { return !a.known; });
-  preset(k, "stage", {s.paired || s.over_positions || (open && residues > 1) ? 0 : 1});
+  preset(k, "stage", {s.paired || s.over_positions || (!all_known(s) && residues > 1) ? 0 : 1});
   // Few channels: rows of the tile share what they load where the taps of a column are unrolled side by side. A 5x5 image
   // filter: 72 against 26 GFLOP/s (Zen 3); 15x15: 238 against 118 (Zen 5). Around them the summed channels, so
   // that a tile's rows are walked for one channel after the other: 3-D, 32 channels to one, 916 against 1,329 us, 64 to 3 at

@@ -229,10 +229,6 @@ std::string text_of(const Expr &e) {
   return text.str();
 }
 
-bool all_known(const Stages &s) {
-  return std::all_of(s.free.begin(), s.free.end(), [](const Axis &a) { return a.known; });
-}
-
 std::int64_t results(const Stages &s) {
   std::int64_t all = residue_count(s);
   for (auto &axis : s.free) all *= units(axis);

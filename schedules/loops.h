@@ -33,6 +33,8 @@ struct Loops {
 
 /// Extent of a free axis in units of its period.
 int units(const Axis &);
+/// Whether the extents of all free axes are.
+bool all_known(const Stages &);
 /// How many tiles lie along a free axis, the last maybe short.
 int tiles_along(const Stages &, const std::vector<int> &tile, size_t axis);
 /// How many products a sum adds.

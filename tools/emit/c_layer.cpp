@@ -9,7 +9,7 @@
 
 namespace convsmith {
 
-extern const char *const abi_text, *const c_layer_text, *const device_text, *const threads_text, *const version_text;  // written by CMake
+extern const char *const abi_text, *const c_layer_text, *const device_text, *const memory_text, *const threads_text, *const version_text;  // written by CMake
 
 namespace {
 
@@ -166,6 +166,7 @@ std::string c_source(const EmittedLibrary &lib) {
        "  int64_t (*serial_bytes[LEVELS])(const int64_t *s), (*task_bytes[LEVELS])(const int64_t *s);\n} pass_spec;\n\n";
   s += c_layer_text;
   if (devices) s += device_text;
+  s += "\n", s += memory_text;
   s += "\n", s += threads_text;
   s += "\n/* ---- This library's kernels ---- */\n\n";
   std::string kernel;
