@@ -103,19 +103,31 @@ Func along_row(const Func &of_channel, int interleaved) {
   return row;
 }
 
-// Dense, on a processor, in floats, and of one tap, so that nothing is read again by another.
-bool one_tap(const Workload &w, const Geometry &geo) {
-  return std::all_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.kernel == 1; }) && !geo.depthwise &&
-         !geo.unshared && !is_quantised(w) && !w.target.has_gpu_feature();
+bool dense_floats(const Workload &w, const Geometry &geo) {
+  return !geo.depthwise && !geo.unshared && !is_quantised(w) && !w.target.has_gpu_feature();
 }
 
-// Channels first, one tap that meets no other: rows are the vectors where they are long, and fill lanes better than the channels or
-// the sum is too short for its result to be transposed on its way out. 1x1, 96 -> 24 at 56x56: 65 against 102 us, its gradient 65
-// against 108, 16 -> 96 at 112x112 180 against 313; but 256 -> 64 450 against 406 (Zen 5).
-bool rows_fill_better(const Workload &w, const Geometry &geo, int result_channels, int summed_channels) {
+// Dense, on a processor, in floats, and of one tap, so that nothing is read again by another.
+bool one_tap(const Workload &w, const Geometry &geo) {
+  return dense_floats(w, geo) && std::all_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.kernel == 1; });
+}
+
+bool strided(const Geometry &geo) {
+  return std::any_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.stride > 1; });
+}
+
+// Channels first: rows are the vectors where the sum is so short that transposing its result on its way out would cost much. 3x3,
+// 3 -> 64 channels at 224x224: 1.17 against 2.11 ms, at 20x20 15 against 32 us, 4 -> 64 at 112x112 0.41 against 0.60 ms; 8 -> 64 0.80
+// against 0.94, but at AVX2 8 -> 32 at 28x28 53 against 49 us (Emerald Rapids). One tap meets no other:
+// 1x1, 16 -> 96 at 112x112 180 against 313 us, but 256 -> 64 450 against 406. Or where they fill lanes better than the channels:
+// 96 -> 24 at 56x56 65 against 102, its gradient 65 against 108 (Zen 5).
+bool rows_are_vectors(const Workload &w, const Geometry &geo, int result_channels, int summed_channels) {
   const Extent &row = geo.axes[0].out;
-  const bool whole = std::all_of(geo.axes.begin(), geo.axes.end(), [](const SpatialAxis &a) { return a.stride == 1; });
-  return w.problem.layout == Layout::channels_first && one_tap(w, geo) && whole && row.known && row.plan >= 28 && (summed_channels <= 64 || filled(row.plan) > 1.1 * filled(result_channels));
+  if (w.problem.layout != Layout::channels_first || !dense_floats(w, geo) || strided(geo) || !row.known) return false;
+  if (one_tap(w, geo)) return row.plan >= 28 && (summed_channels <= 64 || filled(row.plan) > 1.1 * filled(result_channels));
+  std::int64_t terms = summed_channels;
+  for (auto &a : geo.axes) terms *= a.kernel;
+  return row.plan >= 8 && terms <= 64;
 }
 
 // Channels last, one tap: rows would be gathered element by element, and no other tap reads them again, so that a short vector of
@@ -131,7 +143,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   const size_t rank = geo.axes.size();
   const int result_channels = geo.channels(result), summed_channels = geo.depthwise ? 1 : gradient ? geo.co : geo.ci;
   const bool along = (along_space(result_channels) && !channels_gather_less(w, geo, result_channels, summed_channels)) ||
-                     rows_fill_better(w, geo, result_channels, summed_channels);
+                     rows_are_vectors(w, geo, result_channels, summed_channels);
   const bool x_first = !w.quad && (along || p.layout == Layout::channels_first);
   Var c("c"), g("g"), n("n");
 
@@ -237,11 +249,14 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   // Unshared weights of few channels have the innermost position as the vector axis, along which both operands move.
   const bool along = geo.unshared && along_space(geo.co);
   // The channels that fill lanes better are the vector axis: 96 -> 24, 1x1, 76 against 112 us (Zen 5). Where they lie apart dy's are
-  // transposed faster, as x is read by rows.
-  const bool x_moves = !geo.depthwise && !geo.unshared && filled(geo.ci) > (p.layout == Layout::channels_first ? 1.5 : 1.2) * filled(geo.co);
+  // transposed faster, as x is read by rows; of one tap those that are fewer: 1x1, 64 -> 256 at 56x56, 740 against 1,050 us (Emerald
+  // Rapids).
+  const bool apart = p.layout == Layout::channels_first;
+  const bool fewer = apart && one_tap(w, geo) && !strided(geo) && 2 * geo.ci <= geo.co && filled(geo.ci) >= filled(geo.co);
+  const bool x_moves = fewer || (!geo.depthwise && !geo.unshared && filled(geo.ci) > (apart ? 1.5 : 1.2) * filled(geo.co));
   // Copied by rows, not by channels, where these are few, or lie apart and are not loaded as vectors.
   const bool x_first = along || w.position_lanes || (!geo.unshared && !geo.depthwise && geo.axes[0].in.known &&
-                                 (along_space(geo.ci) || (p.layout == Layout::channels_first && !x_moves)));
+                                 (along_space(geo.ci) || (apart && !x_moves)));
 
   Stages s;
   const bool dy_x_first = along || w.fill_both;

@@ -150,6 +150,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     tile[0] = std::min(e0, m.lanes);
     left = s.free[1].known ? std::min<std::int64_t>(left, std::max<std::int64_t>(1, 256 / (tile[0] * residues))) : 1;
   }
+  const bool across_lines = s.dense == 1 && residues == 1 && units(s.free[1]) >= 16 && e0 >= 2 * m.lanes;
   const bool sums_taps = s.over_positions && !s.paired && axes > 3 && units(s.free[2]) > 1;
   const SumTile by_loads = sums_taps ? tile_by_loads(s, m) : SumTile{};
   if (s.paired && s.over_positions) {
@@ -170,9 +171,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
         else if (e0 % (2 * m.lanes) == 0 && apart % 128 == 0) tile[0] = 2 * m.lanes, tile[2] = 1;
       }
     }
-  } else if (s.dense == 1 && residues == 1 && sum <= 256 && units(s.free[1]) >= 16 && e0 >= 2 * m.lanes) {
-    // Short sums are soon over, and what counts is that a tile is stored in whole lines, or halves. 1x1, 64 -> 256 channels
-    // at 56x56, channels first: 489 against 537 us; 3x3, 3 -> 64 at 224x224: 1,128 against 1,525 us (Zen 5).
+  } else if (across_lines && sum > 32 && one_tap(w)) {
+    // 1x1, 128 -> 256 channels at 20x20, 191 against 223 us for eight positions (Emerald Rapids).
+    tile[0] = 2 * m.lanes, tile[1] = divisor(units(s.free[1]), std::max(1, budget / 2));
+    if (tile[1] < std::min(8, budget / 2)) tile[1] = best_tile(s.free[1], budget / 2);
+    left = 1;
+  } else if (across_lines && sum <= 256) {
+    // Short sums are soon over, and what counts is that a tile is stored in whole lines, or halves. 3x3, 3 -> 64 channels at 224x224,
+    // channels first: 1,128 against 1,525 us (Zen 5).
     if (sum <= 32) vectors = 1;
     tile[0] = vectors * m.lanes, tile[1] = sum <= 32 ? m.lanes : std::max(1, m.lanes / 2), left = 1;
   } else if (sums_taps && e0 % (by_loads.vectors * m.lanes) == 0 && units(s.free[1]) % by_loads.channels == 0) {
@@ -231,14 +237,19 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     for (size_t a = 0; a < axes; a++) order.push_back(int(a));
     preset(k, "loops", order);
   }
-  const bool border = worth_padding(s, w);
+  // Rows of channels that lie apart are copied for each strip where together they crowd L2: 1x1, 256 -> 128 at 28x28, 350 against 357
+  // us, 256 -> 64 at 56x56 812 against 936, 160 -> 64 at 112x112 2.1 against 2.7 ms; but 80 -> 64 at 40x40 148 against 134 us, and at
+  // AVX2, whose tiles read them more often, 256 -> 64 1.9 against 1.8 ms (Emerald Rapids).
+  const bool strips_of_lines = m.registers >= 32 && across_lines && one_tap(w) && rank > 1 && block[2] &&
+                               sum * units(s.free[1]) * units(s.free[2]) >= 160 * 1024;
+  const bool border = worth_padding(s, w) || strips_of_lines;
   preset(k, "tile", tile);
   preset(k, "block", block);
   // Vectors that lie apart are gathered once, not in each task: 64 -> 10 channels, 3x3 at 28x28, weight gradient, 42 against 55 us
   // (Zen 5).
   preset(k, "pad", {border && (!s.paired || many_taps) && !reads_in_place && !rows_in_place ? (vectors_lie_apart(s, w) ? 2 : 1) : 0});
   if (reads_in_place) preset(k, "unroll", {0, -1});
-  if (s.over_positions && s.padded.defined() && w.problem.layout == Layout::channels_first && e0 > 1) preset(k, "copy", {3});
+  if (transposes(s, w)) preset(k, "copy", {3});
   else if (panels) preset(k, "copy", {4}), preset(k, "pad", {1});
   // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128
   // channels at 56x56, 1,325 against 1,564 us (Emerald Rapids).
@@ -260,7 +271,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
 void apply(Stages &s, const Knobs &k, const Workload &w) {
   Loops l = plan(s, k, w);
   const bool transposed = k.get("copy", 0) == 3;
-  if (transposed) s.vec = copy_transposed(s.vec, s.vec_position, l);
+  if (transposed) copy_transposed(s, l);
   const LoopLevel task = store_tiles(s, k, l);
   for (auto &sum : s.sums) {
     sum.acc.compute_at(s.out, around_tile(l).var);
@@ -269,7 +280,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     keep_in_registers(sum.acc, red, s, k, l, k.get("stage", 1));
   }
   copy_operand(s.padded, k.get("pad", 1), l, task, s.lines);
-  if (!transposed) copy_operand(s.vec, k.get("copy", 0), l, k.get("copy", 0) == 4 ? around_vectors(s, l) : task);
+  if (!transposed && !vectors_have_border(s)) copy_operand(s.vec, k.get("copy", 0), l, k.get("copy", 0) == 4 ? around_vectors(s, l) : task);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 //   strips how many strips of blocks are summed apart from each other, where the result alone has too little to share out
 //          (1: none); each `block` of a strip is a task
 //   cut    how much of each axis of the reduction a block holds (0: all of it)
+//   copy   as elsewhere, but 4: by squares that are transposed, for each block where all are whole, else once
 #include "loops.h"
 #include <algorithm>
 #include <fmt/format.h>
@@ -58,8 +59,6 @@ bool supports(const Stages &s, const Workload &w) {
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
-  for (auto &knob : k)
-    if (knob.name == "copy") knob.high[0] = std::min(knob.high[0], 3);
   const auto &red = s.sums[0].extent;
   Knob cut{"cut", {}, {}, {}};
   for (size_t i = 0; i < red.size(); i++) {
@@ -67,7 +66,11 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     cut.preset.push_back(1);
   }
   // A block: whole rows of up to some 512 positions, or a piece of a long row; both operands lie in L2 with room to spare.
-  const int want = std::min(512, std::max(128, 64 * 1024 / (units(s.free[0]) + (s.free.size() > 1 ? units(s.free[1]) : 0))));
+  // Channels first and one tap, each channel's positions are read by long lines: 64 -> 256 channels at 56x56 747 against 829 us, 16 -> 96
+  // at 112x112 384 against 414 (Emerald Rapids).
+  const bool squares = transposes(s, w), by_lines = squares && one_tap(w);
+  const int channels_of_both = units(s.free[0]) + (s.free.size() > 1 ? units(s.free[1]) : 0);
+  const int want = std::min(by_lines ? 2048 : 512, std::max(128, (by_lines ? 128 : 64) * 1024 / channels_of_both));
   if (red.size() == 2) cut.preset[0] = pieces(red[0], want);
   else cut.preset[0] = 0, cut.preset[1] = pieces(red[1], std::max(1, want / red[0]));
 
@@ -152,7 +155,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // Depthwise x is read for every tap, so that its last vector, or the guards of many taps, cost more than a padded copy: 5x5, 40
   // channels at 28x28, 10 against 20 us, 1,152 at 7x7 17 against 24 (Zen 5).
   const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1};
-  if (s.padded.defined() && first && e0 > 1) preset(k, "copy", {3});
+  if (squares) preset(k, "copy", {strips > 1 && std::count(block.begin(), block.end(), 0) == std::ptrdiff_t(axes) ? 4 : 3});
   else if (s.padded.defined() && tail && !s.paired && uses > 11 * ((e0 + m.lanes - 1) / m.lanes)) preset(k, "copy", {2});
   if (!border) preset(k, "pad", {0});
   else if (s.paired && !first && (tail || many_taps)) preset(k, "pad", {1});
@@ -172,8 +175,6 @@ std::string conflict(const Stages &s, const Knobs &k, const Workload &w) {
 
 void apply(Stages &s, const Knobs &k, const Workload &w) {
   Loops l = plan(s, k, w, Tiles::round_up);
-  const bool transposed = k.get("copy", 0) == 3;
-  if (transposed) s.vec = copy_transposed(s.vec, s.vec_position, l);
   Func acc = s.sums[0].acc;
   RDom red = s.sums[0].red;
 
@@ -214,11 +215,10 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
 
   split(Stage(s.out), s, k, l, Tiles::none, true);
   s.out.reorder(join(l.middle, l.block));
-  const Var c = s.free[0].var;
-  const Loop contiguous = l.block_extent[0] ? Loop(Var(c.name() + "_in_block")) : Loop(c);
-  s.out.vectorize(contiguous, l.lanes, TailStrategy::GuardWithIf);
+  const Var c = s.free[0].var, contiguous = s.free[size_t(s.dense)].var;
+  s.out.vectorize(l.block_extent[size_t(s.dense)] ? Var(contiguous.name() + "_in_block") : contiguous, l.lanes, TailStrategy::GuardWithIf);
   const LoopLevel task = parallel_tasks(s.out, Stage(s.out), s, l);
-  acc.compute_at(task).vectorize(c, l.lanes);
+  acc.compute_at(task).reorder_storage(storage_order(s.free)).vectorize(c, l.lanes);
 
   split(sum.update(0), s, k, l, Tiles::round_up, strips > 1);
   if (strips > 1) {
@@ -234,10 +234,13 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   for (auto &v : l.tile) sum.update(0).unroll(v);
 
   part.compute_at(sum, l.middle[0].var);
-  keep_in_registers(part, inner, s, k, l, even && k.get("stage", 1));
   const LoopLevel block(sum, outer[0].rvar);
+  const int copy = k.get("copy", 0);
+  const bool whole_blocks = even && block_count % strips == 0;  // else what the last one copies would be taken to run over the edge
+  if (copy >= 3) copy_transposed(s, l, copy == 4 && whole_blocks ? &block : nullptr);
+  keep_in_registers(part, inner, s, k, l, even && k.get("stage", 1));
   copy_operand(s.padded, k.get("pad", 1), l, block);
-  if (!transposed) copy_operand(s.vec, k.get("copy", 0), l, block);
+  if (copy < 3 && !vectors_have_border(s)) copy_operand(s.vec, copy, l, block);
 }
 
 }  // namespace

@@ -9,8 +9,8 @@
 //   unroll of each axis of the reduction by a factor; -1: wholly   (preset 0)
 //   stage  1: the vector operand is loaded into registers before it is used
 //   pad    the operand with a border is 0: read in place, 1: copied with its border by each task, 2: copied once
-//   copy   the vector operand of a sum over positions, likewise; 3: copied once by squares that are transposed, 4: for each
-//          tile of the vector axis
+//   copy   the vector operand of a sum over positions, likewise; 3: copied once by squares that are transposed, border and all,
+//          4: for each tile of the vector axis
 #pragma once
 #include "schedule.h"
 
@@ -81,9 +81,11 @@ struct SumTile {
 SumTile tile_by_loads(const Stages &, const Machine &);
 /// Whether any window reaches past an end. Without padding only those of a pass that gathers backwards do, of more than one tap.
 bool reads_border(const Workload &);
-/// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors that lie apart,
-/// or for several taps, as the last would be made lane by lane. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
+/// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors for several taps,
+/// as the last would be made lane by lane. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
 bool worth_padding(const Stages &, const Workload &);
+/// Whether the vectors of a sum over positions are better copied by squares: where their channels lie apart, and have no border.
+bool transposes(const Stages &, const Workload &);
 /// Whether the kernel has but one tap.
 bool one_tap(const Workload &);
 /// Whether a sum over positions reads both operands where they lie, their channels side by side: one tap, no border.
@@ -120,9 +122,9 @@ void copy_operand(Halide::Func, int how, const Loops &, const Halide::LoopLevel 
 /// The updates of an operand that is copied by them (Workload::fill). Across the channels of `lines` by squares that are transposed in
 /// registers: 3x3, 64 -> 3 channels at 224x224, 2.6 against 3.7 ms (Emerald Rapids).
 void vectorize_rows(Halide::Func, int lanes, Halide::Func lines = {});
-/// An operand whose positions lie side by side, along its dimension `position`, copied once with its channels side by side:
-/// by squares, so that every line read is used whole. Returns the copy.
-Halide::Func copy_transposed(Halide::Func, int position, const Loops &);
+/// A vector operand whose positions lie side by side copied, border and all, with its channels side by side, once or for each block: by
+/// squares, so that every line read is used whole.
+void copy_transposed(Stages &, const Loops &, const Halide::LoopLevel *block = nullptr);
 
 std::vector<Loop> join(std::vector<Loop>, const std::vector<Loop> &, const std::vector<Loop> & = {});
 

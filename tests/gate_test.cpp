@@ -105,6 +105,10 @@ TEST(Gate, LayersAtEverySchedule) {
            "op=transposed in=6 kernel=2 dilation=3 pad=3 out_pad=2",
            "ic=40 oc=40 groups=40 in=?x? kernel=3 pad=1 bias=1 save=pre activation=silu",
            "ic=24 oc=24 groups=24 in=?x9x? kernel=3 pad=1",
+           "ic=24 oc=64 in=36x36 kernel=1 bias=1 layout=channels_first",
+           "n=? ic=16 oc=40 in=?x? kernel=1 layout=channels_first",
+           "n=2 ic=3 oc=20 in=24x26 kernel=3 pad=1 residual=1 activation=relu layout=channels_first",
+           "ic=4 oc=24 in=5x8x16 kernel=3 pad=1 layout=channels_first",
        })
     list.push_back(Problem::parse(text));
   gate_all(list, {});
@@ -117,6 +121,7 @@ TEST(Gate, KnobsAtTheirExtremes) {
            "ic=9 oc=16 groups=1 in=40 kernel=5 dilation=2 pad=3:1",
            "ic=16 oc=16 groups=16 in=24x24 kernel=3 pad=1",
            "op=local n=3 ic=2 oc=9 in=9x11 kernel=3x2 stride=2x1 pad=1",
+           "n=2 ic=5 oc=19 in=13x17 kernel=1 layout=channels_first",
            "ic=6 oc=19 in=13x9 kernel=3x2 pad=1 type=u8s8 out_type=s8",
            "n=? ic=5 oc=19 in=?x? kernel=3x2 stride=2x1 pad=1",
        })
