@@ -55,9 +55,9 @@ Stages weight_gradient(const Workload &, const Geometry &, Halide::Func x, Halid
 Finish epilogue(const Workload &, const std::vector<Halide::Func> &extra);
 /// The sum with bias and residual: what the activation is applied to.
 Halide::Expr pre_activation(const Workload &, Halide::Expr sum, const Index &at, const std::vector<Halide::Func> &extra);
-Halide::Expr activated(const Problem &, Halide::Expr pre);
+Halide::Expr activated(const Workload &, Halide::Expr pre);
 /// d activation / d pre-activation, at a kink that of its flatter side, from the pre-activation or from the output.
-Halide::Expr slope_from_pre(const Problem &, Halide::Expr pre);
+Halide::Expr slope_from_pre(const Workload &, Halide::Expr pre);
 Halide::Expr slope_from_output(const Problem &, Halide::Expr y);
 
 /// The forward pass of 8-bit operands: x, the weights, quantised_inputs, then as for `epilogue`.

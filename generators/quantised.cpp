@@ -37,9 +37,9 @@ Expr result_of(const Workload &w, const Quantisation &q, Expr sum, const Index &
     return p.activation.kind == Activation::Kind::relu ? max(sum, 0) : sum;
   }
   Expr real = cast<float>(sum) * (q.x_scale * of_channel(w, q.w_scale, at));
-  if (p.out_type == OutType::f32) return activated(p, p.residual ? real + residual : real);
+  if (p.out_type == OutType::f32) return activated(w, p.residual ? real + residual : real);
   if (p.residual) real += cast<float>(cast<int>(residual) - q.y_zero) * q.y_scale;
-  const Expr stepped = round(activated(p, real) / q.y_scale) + cast<float>(q.y_zero);
+  const Expr stepped = round(activated(w, real) / q.y_scale) + cast<float>(q.y_zero);
   if (p.out_type == OutType::u8) return cast<uint8_t>(clamp(stepped, 0.f, 255.f));
   return cast<int8_t>(clamp(stepped, -128.f, 127.f));
 }

@@ -67,8 +67,8 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
 
   const std::vector<Var> v = target.args();
   Func difference("difference"), e("e");
-  difference(v) = activated(p, f.out(v)) - cast<float>(target(v));
-  e(v) = difference(v) * slope_from_pre(p, f.out(v));
+  difference(v) = activated(w, f.out(v)) - cast<float>(target(v));
+  e(v) = difference(v) * slope_from_pre(w, f.out(v));
 
   const Expr twice_rate = rate(0) * 2.f;
   const bool x_is_in = y_side == Side::out;

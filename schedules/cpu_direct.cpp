@@ -237,11 +237,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     for (size_t a = 0; a < axes; a++) order.push_back(int(a));
     preset(k, "loops", order);
   }
-  // Rows of channels that lie apart are copied for each strip where together they crowd L2: 1x1, 256 -> 128 at 28x28, 350 against 357
-  // us, 256 -> 64 at 56x56 812 against 936, 160 -> 64 at 112x112 2.1 against 2.7 ms; but 80 -> 64 at 40x40 148 against 134 us, and at
-  // AVX2, whose tiles read them more often, 256 -> 64 1.9 against 1.8 ms (Emerald Rapids).
+  // Rows of channels that lie apart are copied for each strip where together they crowd L2, and more tiles read them than strides leave
+  // out: 1x1, 256 -> 128 at 28x28, 350 against 357 us, 256 -> 64 at 56x56 812 against 936, 160 -> 64 at 112x112 2.1 against 2.7 ms; but
+  // 80 -> 64 at 40x40 148 against 134 us, 256 -> 32 with stride 2 at 112x112 1,250 against 750, and at AVX2, whose tiles read them more
+  // often, 256 -> 64 1.9 against 1.8 ms (Emerald Rapids).
+  const auto &stride = w.problem.stride;
+  const std::int64_t left_out = stride[0] * stride[1] * stride[2];
   const bool strips_of_lines = m.registers >= 32 && across_lines && one_tap(w) && rank > 1 && block[2] &&
-                               sum * units(s.free[1]) * units(s.free[2]) >= 160 * 1024;
+                               sum * units(s.free[1]) * units(s.free[2]) >= 160 * 1024 && left_out < 2 * tiles_along(s, tile, 0);
   const bool border = worth_padding(s, w) || strips_of_lines;
   preset(k, "tile", tile);
   preset(k, "block", block);

@@ -240,12 +240,13 @@ bool reads_border(const Workload &w) {
 }
 
 bool worth_padding(const Stages &s, const Workload &w) {
-  return s.padded.defined() && (reads_border(w) || (!one_tap(w) && vectors_have_border(s)));
+  const bool gathered = vectors_lie_apart(s, w) && s.vec_position == 0;
+  return s.padded.defined() && (reads_border(w) || (!one_tap(w) && vectors_have_border(s)) || gathered);
 }
 
 bool transposes(const Stages &s, const Workload &w) {
   return s.over_positions && s.padded.defined() && w.problem.layout == Layout::channels_first && units(s.free[0]) > 1 &&
-         !(vectors_have_border(s) && worth_padding(s, w));
+         s.vec_position > 0 && !(vectors_have_border(s) && worth_padding(s, w));
 }
 
 bool one_tap(const Workload &w) {
@@ -419,8 +420,9 @@ std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
     k[5].preset.push_back(0), k[5].low.push_back(red[i] <= 16 && s.sums[0].known ? -1 : 0), k[5].high.push_back(8);
   }
   k[6] = {"stage", {1}, {0}, {1}};
-  k[7] = {"pad", {1}, {0}, {2}};
-  k[8] = {"copy", {0}, {0}, {!s.over_positions ? 0 : s.vec_position > 0 ? 4 : vectors_have_border(s) ? 0 : 2}};
+  const bool squares_of_padded = vectors_have_border(s) && transposes(s, w);
+  k[7] = {"pad", {squares_of_padded ? 0 : 1}, {0}, {squares_of_padded ? 0 : 2}};
+  k[8] = {"copy", {0}, {0}, {!s.over_positions || (vectors_have_border(s) && !squares_of_padded) ? 0 : s.vec_position > 0 ? 4 : 2}};
   return k;
 }
 

@@ -9,8 +9,8 @@
 //   unroll of each axis of the reduction by a factor; -1: wholly   (preset 0)
 //   stage  1: the vector operand is loaded into registers before it is used
 //   pad    the operand with a border is 0: read in place, 1: copied with its border by each task, 2: copied once
-//   copy   the vector operand of a sum over positions, likewise; 3: copied once by squares that are transposed, border and all,
-//          4: for each tile of the vector axis
+//   copy   the vector operand of a sum over positions, where it is not the one with a border, likewise; 3: copied once by squares
+//          that are transposed, as that one is too where it has none that is read; 4: for each tile of the vector axis
 #pragma once
 #include "schedule.h"
 
@@ -82,9 +82,10 @@ SumTile tile_by_loads(const Stages &, const Machine &);
 /// Whether any window reaches past an end. Without padding only those of a pass that gathers backwards do, of more than one tap.
 bool reads_border(const Workload &);
 /// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors for several taps,
-/// as the last would be made lane by lane. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
+/// as the last would be made lane by lane, or whose channels lie apart and are not copied by squares. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
 bool worth_padding(const Stages &, const Workload &);
-/// Whether the vectors of a sum over positions are better copied by squares: where their channels lie apart, and have no border.
+/// Whether the vectors of a sum over positions are better copied by squares: where their channels lie apart, and none of
+/// their border is read.
 bool transposes(const Stages &, const Workload &);
 /// Whether the kernel has but one tap.
 bool one_tap(const Workload &);
