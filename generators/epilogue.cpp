@@ -13,7 +13,7 @@ using Kind = Activation::Kind;
 // e^t of |t| <= 87. Halide's own takes t - k ln 2 in two steps, which its fast arithmetic makes one of where no multiplication is
 // fused with the addition: 67 units in the last place at -72. So there it gets what two exact steps have left, |t| < 0.35.
 Expr exponential(const Workload &w, const Expr &t) {
-  if (w.target.arch != Target::X86 || w.target.has_feature(Target::FMA)) return exp(t);
+  if (w.target.arch != Target::X86 || w.target.has_feature(Target::FMA) || w.target.has_gpu_feature()) return exp(t);
   const Expr k = round(t * float(1 / std::log(2.0)));
   const float upper = 0x1.62e4p-1f, lower = 0x1.7f7d1cp-20f;  // their sum is ln 2; k times the upper, of 15 bits, is exact
   return exp(strict_float(t - k * upper - k * lower)) * reinterpret<float>((cast<int>(k) + 127) << 23);
