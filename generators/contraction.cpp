@@ -103,6 +103,8 @@ Func along_row(const Func &of_channel, int interleaved) {
   return row;
 }
 
+namespace {
+
 bool dense_floats(const Workload &w, const Geometry &geo) {
   return !geo.depthwise && !geo.unshared && !is_quantised(w) && !w.target.has_gpu_feature();
 }
@@ -135,6 +137,8 @@ bool rows_are_vectors(const Workload &w, const Geometry &geo, int result_channel
 bool channels_gather_less(const Workload &w, const Geometry &geo, int result_channels, int summed_channels) {
   return w.problem.layout == Layout::channels_last && one_tap(w, geo) && result_channels > 1 && summed_channels >= 8;
 }
+
+}  // namespace
 
 Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Func weight, const Finish &finish,
               Expr beyond) {

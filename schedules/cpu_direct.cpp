@@ -175,12 +175,11 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     // 1x1, 128 -> 256 channels at 20x20, 191 against 223 us for eight positions (Emerald Rapids).
     tile[0] = 2 * m.lanes, tile[1] = divisor(units(s.free[1]), std::max(1, budget / 2));
     if (tile[1] < std::min(8, budget / 2)) tile[1] = best_tile(s.free[1], budget / 2);
-    left = 1;
   } else if (across_lines && sum <= 256) {
     // Short sums are soon over, and what counts is that a tile is stored in whole lines, or halves. 3x3, 3 -> 64 channels at 224x224,
     // channels first: 1,128 against 1,525 us (Zen 5).
     if (sum <= 32) vectors = 1;
-    tile[0] = vectors * m.lanes, tile[1] = sum <= 32 ? m.lanes : std::max(1, m.lanes / 2), left = 1;
+    tile[0] = vectors * m.lanes, tile[1] = sum <= 32 ? m.lanes : std::max(1, m.lanes / 2);
   } else if (sums_taps && e0 % (by_loads.vectors * m.lanes) == 0 && units(s.free[1]) % by_loads.channels == 0) {
     // Few channels by the taps of a row are as many sums as many channels, and are shared out evenly. 3x3, 128 channels at 28x28, on
     // two threads 697 against 862 us, on one 1,335 against 1,363 (Emerald Rapids).

@@ -57,6 +57,13 @@ int divisor(int n, int most) {
   return 1;
 }
 
+namespace {
+
+// Whether tiles of so many divide an axis.
+bool divides(const Axis &a, int tile) { return tile == 1 || (a.known && units(a) % tile == 0); }
+
+}  // namespace
+
 Loops plan(const Stages &s, const Knobs &k, const Workload &w, Tiles tiles) {
   Loops l;
   l.lanes = k.get("lanes", machine(w.target).lanes);
@@ -70,7 +77,7 @@ Loops plan(const Stages &s, const Knobs &k, const Workload &w, Tiles tiles) {
       tile -= tile % l.lanes;
     }
     // Where nothing may be read past the end, tiles that may not be shifted inwards must divide the axis.
-    const bool even = tile == 1 || (s.free[a].known && extent % tile == 0);
+    const bool even = divides(s.free[a], tile);
     if (!even && !s.free[a].overrun && a > 0 && !s.free[a].known) tile = 1;
     if (!even && !s.free[a].overrun && s.over_positions && a > 0)
       while (extent % tile) tile--;
@@ -294,7 +301,7 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   if (wanted <= 1) return;
   size_t axis = 0;  // the outermost in space that has many tiles, where plan() cuts it
   for (size_t a = n_axis - 1; a >= 1 && !axis; a--) {
-    const bool cut = s.free[a].overrun || !s.free[a].known || units(s.free[a]) % tile[a] == 0;
+    const bool cut = s.free[a].overrun || !s.free[a].known || divides(s.free[a], tile[a]);
     if (cut && (units(s.free[a]) >= 8 * tile[a] || (a > 1 && units(s.free[a]) >= 4))) axis = a;
   }
   // Strips of rows read all of the weights each, groups of channels all of the other operand.

@@ -33,7 +33,7 @@ struct Loops {
 
 /// Extent of a free axis in units of its period.
 int units(const Axis &);
-/// Whether the extents of all free axes are.
+/// Whether the extents of all free axes are known before it is run.
 bool all_known(const Stages &);
 /// How many tiles lie along a free axis, the last maybe short.
 int tiles_along(const Stages &, const std::vector<int> &tile, size_t axis);
@@ -82,7 +82,8 @@ SumTile tile_by_loads(const Stages &, const Machine &);
 /// Whether any window reaches past an end. Without padding only those of a pass that gathers backwards do, of more than one tap.
 bool reads_border(const Workload &);
 /// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors for several taps,
-/// as the last would be made lane by lane, or whose channels lie apart and are not copied by squares. 5x5 at 1080x1920, no padding: 0.56 against 1.4 ms (Zen 5).
+/// as the last would be made lane by lane, or whose channels lie apart and are not copied by squares. 5x5 at 1080x1920, no padding:
+/// 0.56 against 1.4 ms (Zen 5).
 bool worth_padding(const Stages &, const Workload &);
 /// Whether the vectors of a sum over positions are better copied by squares: where their channels lie apart, and none of
 /// their border is read.
