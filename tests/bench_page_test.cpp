@@ -11,7 +11,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-Json row(const std::string &kernel, const std::string &pass, int threads, const Json &peers) {
+Json measured(const std::string &kernel, const std::string &pass, int threads, const Json &peers) {
   return {{"problem", "ic=64 oc=64 in=56x56 kernel=3 pad=1"},
           {"kernel", kernel},
           {"pass", pass},
@@ -41,8 +41,8 @@ Json report(const Json &rows, const Json &peers) {
 
 TEST(BenchPage, HoldsTheHeadingARoofAThreadCountAndADotARow) {
   Json r =
-      report({row("edge", "forward", 1, {{"theirs", times(2000)}}), row("edge", "forward", 2, {{"theirs", times(500)}}),
-              row("edge", "weight_gradient", 1, {{"theirs", times(1100)}})},
+      report({measured("edge", "forward", 1, {{"theirs", times(2000)}}), measured("edge", "forward", 2, {{"theirs", times(500)}}),
+              measured("edge", "weight_gradient", 1, {{"theirs", times(1100)}})},
              {{"theirs", "Their library 1.2"}});
   r["means"] = Json::array({{{"of", "all of them"}, {"rows", 3}, {"roof", 0.86}, {"ratios", {{"theirs", 1.032}}}}});
   const std::string page = bench_page(r);
@@ -63,8 +63,8 @@ TEST(BenchPage, HoldsTheHeadingARoofAThreadCountAndADotARow) {
 
 TEST(BenchPage, AFactorOfTwoIsAsLongOnEitherSideOfOne) {
   const std::string page = bench_page(
-      report({row("a", "forward", 1, {{"theirs", times(2000)}}), row("b", "forward", 1, {{"theirs", times(500)}}),
-              row("c", "forward", 1, {{"theirs", times(1000)}}), row("d", "forward", 1, {{"theirs", times(1e6)}})},
+      report({measured("a", "forward", 1, {{"theirs", times(2000)}}), measured("b", "forward", 1, {{"theirs", times(500)}}),
+              measured("c", "forward", 1, {{"theirs", times(1000)}}), measured("d", "forward", 1, {{"theirs", times(1e6)}})},
              {{"theirs", "1"}}));
   expect_whole(page);
   const std::size_t bars = page.find("<rect");
@@ -83,8 +83,8 @@ TEST(BenchPage, AFactorOfTwoIsAsLongOnEitherSideOfOne) {
 }
 
 TEST(BenchPage, MarksRowsBelowTheLimit) {
-  const std::string page = bench_page(report({row("a", "forward", 1, {{"p", times(840)}, {"q", times(3000)}}),
-                                              row("b", "forward", 1, {{"p", times(860)}, {"q", times(3000)}})},
+  const std::string page = bench_page(report({measured("a", "forward", 1, {{"p", times(840)}, {"q", times(3000)}}),
+                                              measured("b", "forward", 1, {{"p", times(860)}, {"q", times(3000)}})},
                                              {{"p", "1"}, {"q", "2"}}));
   expect_whole(page);
   EXPECT_TRUE(has(page, "<tr id=\"r0\" class=\"marked\">"));
@@ -94,8 +94,8 @@ TEST(BenchPage, MarksRowsBelowTheLimit) {
 }
 
 TEST(BenchPage, SaysWhyAPeerRefused) {
-  Json rows = {row("a", "forward", 1, {{"p", times(900)}}), row("b", "forward", 1, Json::object()),
-               row("c", "forward", 1, Json::object())};
+  Json rows = {measured("a", "forward", 1, {{"p", times(900)}}), measured("b", "forward", 1, Json::object()),
+               measured("c", "forward", 1, Json::object())};
   rows[1]["refused"] = rows[2]["refused"] = {{"p", "no <wrap> borders"}};
   rows[2]["batch"] = 16;
   const std::string page = bench_page(report(rows, {{"p", "1"}}));
@@ -111,7 +111,7 @@ TEST(BenchPage, SaysWhyAPeerRefused) {
 
 TEST(BenchPage, EscapesWhateverItIsGiven) {
   const std::string odd = "<b>\"&'\n\x01</b>";
-  Json rows = {row(odd, odd, 1, {{odd, times(900)}}), row(odd, odd, 1, Json::object())};
+  Json rows = {measured(odd, odd, 1, {{odd, times(900)}}), measured(odd, odd, 1, Json::object())};
   rows[0]["problem"] = odd, rows[1]["refused"][odd] = odd;
   Json r = report(rows, {{odd, odd}});
   r["set"] = r["cpu"] = r["level"] = r["halide"] = r[odd] = odd;
@@ -131,7 +131,7 @@ TEST(BenchPage, NeedsNeitherPeersNorRows) {
     EXPECT_FALSE(has(page, "<circle") || has(page, "<rect"));
     EXPECT_FALSE(has(page, "Against the peers"));
   }
-  const std::string page = bench_page(report(Json::array({row("a", "forward", 1, Json::object())}), Json()));
+  const std::string page = bench_page(report(Json::array({measured("a", "forward", 1, Json::object())}), Json()));
   expect_whole(page);
   EXPECT_EQ(count(page, "<circle"), 1u);
   EXPECT_FALSE(has(page, "Against the peers"));
@@ -142,9 +142,9 @@ TEST(BenchPage, DrawsExtremeAndMissingNumbers) {
   for (const Json &value :
        {Json(), Json(0), Json(-1), Json(1e-300), Json(1e300), Json(INFINITY), Json(NAN), Json("text")})
     for (const char *key : {"us_min", "us_median", "gflops", "roof", "operations", "bytes", "threads", "peers"}) {
-      rows.push_back(row("a", "forward", 1, {{"p", times(900)}}));
+      rows.push_back(measured("a", "forward", 1, {{"p", times(900)}}));
       rows.back()[key] = value;
-      rows.push_back(row("b", "forward", 2, {{"p", {{"us_min", value}}}}));
+      rows.push_back(measured("b", "forward", 2, {{"p", {{"us_min", value}}}}));
     }
   Json r = report(rows, {{"p", "1"}});
   expect_whole(bench_page(r));
@@ -162,7 +162,7 @@ TEST(BenchPage, GroupsLongSetsByPassAndThreads) {
   for (int i = 0; i < 60; i++)
     for (const char *pass : {"forward", "input_gradient", "weight_gradient"})
       for (const int threads : {1, 2})
-        rows.push_back(row("kernel_" + std::to_string(i), pass, threads,
+        rows.push_back(measured("kernel_" + std::to_string(i), pass, threads,
                            {{"p", times(500 + 50 * i)}, {"q", times(2000)}, {"r", times(1000)}}));
   const std::string page = bench_page(report(rows, {{"p", "1"}, {"q", "2"}, {"r", "3"}}));
   expect_whole(page);

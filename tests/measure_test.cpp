@@ -214,7 +214,7 @@ TEST(Race, KeepsTheLeastTimeAndTheMiddleOne) {
   std::mt19937 random(1);
   std::string order;
   const auto entrant = [&](char name, std::vector<Times> turns) {
-    return Contestant{std::string(1, name), [&order, name, turns, turn = size_t{0}](double seconds) mutable {
+    return Racer{std::string(1, name), [&order, name, turns, turn = size_t{0}](double seconds) mutable {
                         EXPECT_DOUBLE_EQ(seconds, 0.2);
                         order += name;
                         return turns.at(turn++);

@@ -50,7 +50,7 @@ std::vector<float> values(const Tensor &tensor) {
   return {tensor.data<float>(), tensor.data<float>() + tensor.elements()};
 }
 
-std::string message_of(const std::string &file) {
+std::string decode_message(const std::string &file) {
   try {
     (void)decode_npy(file, "x.npy");
   } catch (const Error &error) {
@@ -135,7 +135,7 @@ TEST(Npy, ReadsIntegersAsIntegersInRange) {
 
 TEST(Npy, RefusesADoubleBeyondFloat) {
   const std::string file = npy(dictionary("<f8", "(2,)"), bytes<double>({1, 1e300}));
-  EXPECT_NE(message_of(file).find("expected a value in the range of f32, got 1e+300"), std::string::npos);
+  EXPECT_NE(decode_message(file).find("expected a value in the range of f32, got 1e+300"), std::string::npos);
   const Tensor infinite = decode_npy(npy(dictionary("<f8", "(1,)"), bytes<double>({INFINITY})), "x.npy");
   EXPECT_TRUE(std::isinf(infinite.at({0})));
 }
@@ -171,7 +171,7 @@ TEST(Npy, NamesWhatIsWrongAndWhere) {
        "x.npy: byte 27: expected each of descr, fortran_order and shape once, got ''descr''"},
       {npy(dictionary("<f4", "(1,)") + "x", one), "x.npy: byte 67: expected only spaces after the dictionary, got 'x'"},
   };
-  for (const auto &[file, message] : cases) EXPECT_EQ(message_of(file), message);
+  for (const auto &[file, message] : cases) EXPECT_EQ(decode_message(file), message);
 }
 
 TEST(Npy, ChecksSizesBeforeItAllocates) {
@@ -179,14 +179,14 @@ TEST(Npy, ChecksSizesBeforeItAllocates) {
   for (const char *shape :
        {"(4611686018427387904,)", "(4294967296, 4294967296)", "(9223372036854775807, 2)", "(99999999999999999999,)",
         "(2147483647, 2147483647)", "(100000000000,)", "(9223372036854775807, 9223372036854775807, 0)"}) {
-    EXPECT_NE(message_of(npy(dictionary("<f4", shape), one)), "read") << shape;
-    EXPECT_NE(message_of(npy(dictionary("<f4", shape), "")), "read") << shape;
+    EXPECT_NE(decode_message(npy(dictionary("<f4", shape), one)), "read") << shape;
+    EXPECT_NE(decode_message(npy(dictionary("<f4", shape), "")), "read") << shape;
   }
 }
 
 // Reads, or throws a one-line Error; anything else fails the test or the sanitizer.
 void expect_read_or_refused(const std::string &file, const std::string &what) {
-  const std::string message = message_of(file);
+  const std::string message = decode_message(file);
   if (message == "read") return;
   EXPECT_EQ(message.compare(0, 7, "x.npy: "), 0) << what << ": " << message;
   const bool one_line = std::all_of(message.begin(), message.end(), [](char c) { return c >= ' ' && c <= '~'; });
@@ -196,10 +196,10 @@ void expect_read_or_refused(const std::string &file, const std::string &what) {
 TEST(Npy, SurvivesEveryTruncation) {
   const std::string file = npy(dictionary("<f4", "(2, 3)"), bytes<float>({1, 2, 3, 4, 5, 6}));
   for (std::size_t length = 0; length < file.size(); length++) {
-    EXPECT_NE(message_of(file.substr(0, length)), "read") << length;
+    EXPECT_NE(decode_message(file.substr(0, length)), "read") << length;
     expect_read_or_refused(file.substr(0, length), "length " + std::to_string(length));
   }
-  EXPECT_EQ(message_of(file), "read");
+  EXPECT_EQ(decode_message(file), "read");
 }
 
 TEST(Npy, SurvivesRandomDamage) {

@@ -22,7 +22,7 @@ std::size_t count(const std::string &text, const std::string &word) {
 bool has(const std::string &text, const std::string &word) { return count(text, word) > 0; }
 
 // The numbers that follow a word, wherever it occurs.
-std::vector<std::string> numbers_after(const std::string &text, const std::string &word) {
+std::vector<std::string> number_texts_after(const std::string &text, const std::string &word) {
   std::vector<std::string> numbers;
   for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) {
     const std::size_t start = at + word.size();
@@ -49,7 +49,7 @@ void expect_well_formed(const std::string &svg) {
   }
   EXPECT_TRUE(open.empty());
   for (const char *word : {" x=\"", " y=\"", " cx=\"", " cy=\"", "d=\"M"})
-    for (const std::string &number : numbers_after(svg, word)) {
+    for (const std::string &number : number_texts_after(svg, word)) {
       char *end = nullptr;
       const double value = std::strtod(number.c_str(), &end);
       EXPECT_TRUE(!number.empty() && *end == 0 && value >= 0 && value <= 700) << word << number;

@@ -22,7 +22,7 @@ auto fields(const Problem &p) {
                          p.activation, p.residual, p.save, p.precision);
 }
 
-std::string message_of(const std::string &text) {
+std::string parse_message(const std::string &text) {
   try {
     Problem::parse(text);
   } catch (const Error &error) {
@@ -540,7 +540,7 @@ const Refusal refusals[] = {
 TEST(Problem, RefusesInTheseWords) {
   for (const auto &[text, word, expected, got] : refusals) {
     const std::string came = got.empty() ? "\"" + word.substr(word.find('=') + 1) + "\"" : got;
-    EXPECT_EQ(message_of(text),
+    EXPECT_EQ(parse_message(text),
               "problem: " + word + ": expected " + expected + ", got " + came + " in \"" + text + "\"");
   }
 }
@@ -561,14 +561,14 @@ TEST(Problem, RefusalOfHostileTextIsOneShortPrintableLine) {
        "problem: kernel=" + std::string(48, '1') + "...: expected " + bits + ", got \"" + std::string(48, '1') +
            "...\" (1000000 bytes) in \"in=8 kernel=" + std::string(228, '1') + "...\" (1000012 bytes)"},
   };
-  for (const auto &[text, message] : cases) EXPECT_EQ(message_of(text), message);
+  for (const auto &[text, message] : cases) EXPECT_EQ(parse_message(text), message);
 
   std::string repeated, crossed = "in=8 kernel=1";
   for (int i = 0; i < 200000; ++i) repeated += "in=8 ", crossed += "x1";
   for (const std::string &text : {repeated, crossed, million + "=" + million, "in=8 kernel=1 pad=1" + million,
                                   "in=8 kernel=1 activation=clamp:" + million + ":1", std::string(1000000, '\xff'),
                                   std::string(1000000, '='), "in=" + std::string(1000000, 'x')}) {
-    const std::string message = message_of(text);
+    const std::string message = parse_message(text);
     EXPECT_TRUE(one_printable_line(message) && message.size() < 1600) << message.substr(0, 2000);
     EXPECT_EQ(message.rfind("problem: ", 0), 0U) << message.substr(0, 2000);
   }
@@ -734,9 +734,9 @@ TEST(Problem, RandomProblemsRoundTrip) {
   for (int i = 0; i < 4000; ++i) {
     const Problem problem = random.problem();
     const std::string canonical = problem.str(), spelled = random.spelled(problem);
-    ASSERT_EQ(message_of(canonical), "accepted");
+    ASSERT_EQ(parse_message(canonical), "accepted");
     ASSERT_EQ(fields(Problem::parse(canonical)), fields(problem)) << canonical;
-    ASSERT_EQ(message_of(spelled), "accepted");
+    ASSERT_EQ(parse_message(spelled), "accepted");
     ASSERT_EQ(fields(Problem::parse(spelled)), fields(problem)) << spelled;
     ASSERT_EQ(Problem::parse(spelled).str(), canonical);
   }
@@ -749,7 +749,7 @@ TEST(Problem, MutatedTextsParseOrAreRefusedInOneLine) {
   int accepted = 0, refused = 0;
   for (int i = 0; i < 20000; ++i) {
     const std::string text = random.mutated(random.spelled(random.problem()));
-    const std::string message = message_of(text);
+    const std::string message = parse_message(text);
     ASSERT_TRUE(one_printable_line(message) && message.size() < 1600) << message;
     if (message == "accepted") {
       ++accepted;

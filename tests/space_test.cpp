@@ -25,11 +25,11 @@ std::set<std::string> texts(const std::vector<Proposal> &list) {
   return all;
 }
 
-constexpr const char *layers[] = {"ic=64 oc=64 in=56x56 kernel=3 pad=1", "ic=96 oc=96 groups=96 in=28x28 kernel=3 stride=2 pad=1",
+constexpr const char *tuned_layers[] = {"ic=64 oc=64 in=56x56 kernel=3 pad=1", "ic=96 oc=96 groups=96 in=28x28 kernel=3 stride=2 pad=1",
                                   "ic=24 oc=24 in=4096 kernel=9 dilation=4 pad=16", "in=6x8 kernel=1x2", "ic=3 oc=16 in=9x9x9 kernel=3"};
 
 TEST(Space, ProposalsFitTheirProblem) {
-  for (const char *layer : layers)
+  for (const char *layer : tuned_layers)
     for (const char *pass : {"forward", "input_gradient", "weight_gradient"}) {
       const ProposalRequest r = request(layer, pass, 40);
       const auto list = proposals(r, workload_of(r));
@@ -50,7 +50,7 @@ TEST(Space, ProposalsFitTheirProblem) {
 }
 
 TEST(Space, NeighboursDifferALittle) {
-  ProposalRequest r = request(layers[0], "forward", 30);
+  ProposalRequest r = request(tuned_layers[0], "forward", 30);
   const Workload w = workload_of(r);
   const Choice now = choose(w, RecordBook(), "*");
   r.around = {now.schedule->name, now.knobs.str()};
@@ -67,7 +67,7 @@ TEST(Space, NeighboursDifferALittle) {
 }
 
 TEST(Space, TheSameSeedProposesTheSame) {
-  ProposalRequest r = request(layers[1], "forward", 20);
+  ProposalRequest r = request(tuned_layers[1], "forward", 20);
   const auto list = proposals(r), again = proposals(r);
   ASSERT_EQ(list.size(), again.size());
   for (size_t i = 0; i < list.size(); i++) EXPECT_EQ(list[i].text(), again[i].text());
@@ -78,7 +78,7 @@ TEST(Space, TheSameSeedProposesTheSame) {
 // A tile that fills the registers is better than one that leaves nothing to hide an addition's latency behind, and than
 // one that spills.
 TEST(Space, TheModelKnowsRegisters) {
-  const ProposalRequest r = request(layers[0], "forward", 2000);
+  const ProposalRequest r = request(tuned_layers[0], "forward", 2000);
   double fitting = 1e9, tiny = 1e9, spilling = 1e9;
   for (auto &p : proposals(r, workload_of(r))) {
     const Knobs k = Knobs::parse(p.knobs);

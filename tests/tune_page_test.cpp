@@ -12,11 +12,11 @@ using Json = nlohmann::json;
 
 const std::string present = "cpu_direct@1 tile=32,14 pad=1 order=0,1";
 
-Json trial(const std::string &setting, int rung, double ratio) {
+Json tried(const std::string &setting, int rung, double ratio) {
   return {{"setting", setting}, {"rung", rung}, {"us", 1000 / ratio}, {"ratio", ratio}, {"noise", 0.01}};
 }
 
-Json fault(const std::string &setting, const std::string &why) {
+Json refused(const std::string &setting, const std::string &why) {
   return {{"setting", setting}, {"rung", 0}, {"fault", why}};
 }
 
@@ -38,9 +38,9 @@ Json task(const std::string &kernel, const std::string &pass, double ratio) {
           {"roof", 0.86},
           {"curve", {{{"trial", 2}, {"best", 1.01}}, {{"trial", 3}, {"best", 1.01}}, {{"trial", 4}, {"best", ratio}}}},
           {"seen",
-           {trial(best, 0, 1.2), trial(best, 3, ratio), trial("cpu_direct@1 tile=8,14 pad=1 order=0,1", 0, 0.7),
-            trial("cpu_lane_sums@2 strip=2", 0, 0.3),
-            fault("cpu_direct@1 tile=64,14 pad=1 order=0,1", "died of signal 11")}},
+           {tried(best, 0, 1.2), tried(best, 3, ratio), tried("cpu_direct@1 tile=8,14 pad=1 order=0,1", 0, 0.7),
+            tried("cpu_lane_sums@2 strip=2", 0, 0.3),
+            refused("cpu_direct@1 tile=64,14 pad=1 order=0,1", "died of signal 11")}},
           {"baselines", Json::array()}};
 }
 
@@ -115,8 +115,8 @@ TEST(TunePage, ShowsWhatEachKnobDid) {
 
 TEST(TunePage, ListsTheBestSettingsByWhatTheyChangeAndTheFaultsByCount) {
   Json t = task("edge", "forward", 1.087);
-  t["seen"].push_back(fault("cpu_direct@1 tile=64,7 pad=1 order=0,1", "died of signal 11"));
-  t["seen"].push_back(fault("cpu_direct@1 tile=64,6 pad=1 order=0,1", std::string(199, 'x') + "→ and so on"));
+  t["seen"].push_back(refused("cpu_direct@1 tile=64,7 pad=1 order=0,1", "died of signal 11"));
+  t["seen"].push_back(refused("cpu_direct@1 tile=64,6 pad=1 order=0,1", std::string(199, 'x') + "→ and so on"));
   const std::string page = tune_page(report(Json::array({t})));
   expect_whole(page);
   const std::string best = part(page, "<figcaption>3 sound settings", "</figure>");
@@ -145,7 +145,7 @@ TEST(TunePage, EscapesWhateverItIsGiven) {
   Json t = task(odd, odd, 1.1);
   t["problem"] = t["present"]["why"] = odd;
   t["present"]["setting"] = setting, t["best"]["setting"] = setting + "<u>";
-  t["seen"] = {trial(setting, 0, 1.1), trial(setting + "<u>", 1, 1.2), fault("x" + setting, odd)};
+  t["seen"] = {tried(setting, 0, 1.1), tried(setting + "<u>", 1, 1.2), refused("x" + setting, odd)};
   t["baselines"] = {{{"name", odd}, {"fault", odd}}};
   Json r = report(Json::array({t}));
   r["set"] = r["cpu"] = r["threads"] = r["log"] = r[odd] = r["means"][0]["of"] = r["roofs"][0]["threads"] = odd;
@@ -192,7 +192,7 @@ TEST(TunePage, StaysSmallWithHundredsOfTrials) {
   for (int i = 0; i < 600; i++) {
     const std::string setting = "cpu_direct@1 tile=" + std::to_string(i % 40) + ",14 pad=" + std::to_string(i % 3) +
                                 " order=0,1 block=" + std::to_string(i % 7) + " unroll=" + std::to_string(i);
-    t["seen"].push_back(trial(setting, i % 4, 0.2 + 0.0011 * i));
+    t["seen"].push_back(tried(setting, i % 4, 0.2 + 0.0011 * i));
     t["curve"].push_back({{"trial", 5 + i}, {"best", 1.087}});
   }
   t["trials"] = 605;

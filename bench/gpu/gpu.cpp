@@ -131,13 +131,13 @@ class Bench {
       std::cout << line << " another result than the processor's\n";
       return;
     }
-    std::vector<Contestant> contestants = {{"", [&](double seconds) { return call.time(seconds); }}};
+    std::vector<Racer> racers = {{"", [&](double seconds) { return call.time(seconds); }}};
     if (!peers_.empty()) call.write_rest(folder.path());
     for (auto &peer : peers_) {
       if (const auto reason = peer.prepare_like(result, kind, 1, folder.path(), p)) j["refused"][peer.name()] = *reason;
-      else contestants.push_back({peer.name(), [&](double seconds) { return peer.time(seconds); }});
+      else racers.push_back({peer.name(), [&](double seconds) { return peer.time(seconds); }});
     }
-    const std::vector<Times> best = race(contestants, a_.seconds, random_);
+    const std::vector<Times> best = race(racers, a_.seconds, random_);
     const Cost c = cost(p, kind);
     const double us = best[0].min_us, gflops = double(c.operations) / us / 1e3;
     j["us_min"] = us, j["us_median"] = best[0].median_us, j["gflops"] = gflops;
@@ -145,12 +145,12 @@ class Bench {
     if (cuda) j["peak"] = device_->roof.us(double(c.operations), c.bytes()) / us;
     line += cuda ? fmt::format(" {:>4.0f}%", 100 * j["peak"].get<double>()) : fmt::format(" {:>5}", "-");
     for (auto &peer : peers_) {
-      const auto at = std::find_if(contestants.begin() + 1, contestants.end(), [&](auto &other) { return other.name == peer.name(); });
-      if (at == contestants.end()) {
+      const auto at = std::find_if(racers.begin() + 1, racers.end(), [&](auto &other) { return other.name == peer.name(); });
+      if (at == racers.end()) {
         line += fmt::format(" {:>10}     -", "-");
         continue;
       }
-      const Times t = best[size_t(at - contestants.begin())];
+      const Times t = best[size_t(at - racers.begin())];
       j["peers"][peer.name()] = {{"us_min", t.min_us}, {"us_median", t.median_us}};
       line += fmt::format(" {:>10.5g} {:>5.2f}", t.min_us, t.min_us / us);
       auto &sum = ratios_[{peer.name(), pass.name()}];

@@ -143,12 +143,12 @@ class Bench {
   void row(const std::vector<Library> &libraries, const KernelRequest &r, std::int64_t batch, PassKind pass, const Roof &roof, const std::string &folder,
            const std::map<std::string, Tensor> &filed) {
     check_interrupt();
-    std::vector<Contestant> contestants;
+    std::vector<Racer> racers;
     std::vector<std::unique_ptr<TimedCall>> calls;
     for (auto &library : libraries) {
       library.set_threads(roof.threads);
       calls.push_back(std::make_unique<TimedCall>(library, r.name, pass, filed, roof.threads));
-      contestants.push_back({a_.against, [call = calls.back().get()](double seconds) { return call->time(seconds); }});
+      racers.push_back({a_.against, [call = calls.back().get()](double seconds) { return call->time(seconds); }});
     }
     const TimedCall &call = *calls[0];
     call();
@@ -156,9 +156,9 @@ class Bench {
     std::map<std::string, std::string> refused;
     for (auto &peer : peers_) {
       if (const auto reason = peer.prepare_like(call.result(), pass, roof.threads, folder, r.problem)) refused[peer.name()] = *reason;
-      else contestants.push_back({peer.name(), [&peer](double seconds) { return peer.time(seconds); }});
+      else racers.push_back({peer.name(), [&peer](double seconds) { return peer.time(seconds); }});
     }
-    const std::vector<Times> best = race(contestants, a_.seconds, random_);
+    const std::vector<Times> best = race(racers, a_.seconds, random_);
 
     const Cost c = cost(r.problem, pass);
     const Times ours = best[0];
@@ -170,13 +170,13 @@ class Bench {
     std::string line = fmt::format("{:<26} {:<15} {:>7} {:>9.5g} {:>9.5g} {:>8.1f} {:>5}", batch ? fmt::format("{} n={}", r.name, batch) : r.name, pass_name(pass),
                                    roof.threads, ours.min_us, ours.median_us, gflops, share > 0 ? fmt::format("{:.0f}%", 100 * share) : "-");
     for (auto &name : columns_) {
-      const auto at = std::find_if(contestants.begin() + 1, contestants.end(), [&](auto &c) { return c.name == name; });
-      if (at == contestants.end()) {
+      const auto at = std::find_if(racers.begin() + 1, racers.end(), [&](auto &c) { return c.name == name; });
+      if (at == racers.end()) {
         line += fmt::format(" {:>12}      ", "-");
         j["refused"][name] = refused[name];
         continue;
       }
-      const Times t = best[size_t(at - contestants.begin())];
+      const Times t = best[size_t(at - racers.begin())];
       j["peers"][name] = {{"us_min", t.min_us}, {"us_median", t.median_us}};
       line += fmt::format(" {:>12.5g} {:>5.2f}", t.min_us, t.min_us / ours.min_us);
     }

@@ -9,12 +9,12 @@
 
 namespace convsmith {
 
-struct Contestant {
+struct Racer {
   std::string name;
   std::function<Times(double seconds)> time;
 };
 
 /// Of each the least time of all turns, and the median of the turns' medians. `seconds` are for each of them.
-std::vector<Times> race(const std::vector<Contestant> &, double seconds, std::mt19937 &);
+std::vector<Times> race(const std::vector<Racer> &, double seconds, std::mt19937 &);
 
 }  // namespace convsmith

@@ -1,13 +1,12 @@
 #include "activations.h"
 #include <algorithm>
 #include <cmath>
+#include "reference.h"
 
 namespace convsmith {
 namespace {
 
 using Kind = Activation::Kind;
-
-const double u = std::ldexp(1.0, -24);
 
 double logistic(double v) { return 1 / (1 + std::exp(-v)); }
 double normal_below(double v) { return 0.5 * std::erfc(-v * std::sqrt(0.5)); }

@@ -10,8 +10,6 @@
 namespace convsmith {
 namespace {
 
-const double u = std::ldexp(1.0, -24);
-
 // Of terms that are not zero-mean.
 template<class T> double any_bound_of(const Sum3<T> &s) {
   return (double(s.length) + 2) * u * double(s.magnitude) + u * std::abs(double(s.sum));

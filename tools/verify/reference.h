@@ -10,6 +10,9 @@
 
 namespace convsmith {
 
+/// The unit roundoff of f32.
+inline constexpr double u = 0x1p-24;
+
 /// A sum, the sum of its terms' magnitudes, and their number.
 template<class T> struct Sum3 {
   T sum = 0, magnitude = 0;
@@ -62,7 +65,7 @@ extern template class Reference<std::int64_t>;
 /// |y - ref| <= min(K+2, 2+6 sqrt K) * 2^-24 * S + 2^-24 * |ref|, for zero-mean random data: K terms whose magnitudes
 /// add up to S, summed in f32 in any order.
 inline double real_data_bound(const Sum3<double> &s) {
-  const double k = double(s.length), u = std::ldexp(1.0, -24);
+  const double k = double(s.length);
   return std::min(k + 2, 2 + 6 * std::sqrt(k)) * u * s.magnitude + u * std::abs(s.sum);
 }
 
