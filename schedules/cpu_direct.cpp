@@ -1,6 +1,7 @@
 // Each task computes a block of the result in register tiles, each of them reduced from start to end.
 #include "loops.h"
 #include <algorithm>
+#include <numeric>
 
 using namespace Halide;
 
@@ -113,161 +114,225 @@ void share_evenly(const Stages &s, const std::vector<int> &tile, std::vector<int
   if (best > 0) block[axis] = tiles_of_a_task(tiles_along(s, tile, axis), tasks(s)) * tile[axis];
 }
 
-std::vector<Knob> knobs(const Stages &s, const Workload &w) {
-  std::vector<Knob> k = loop_knobs(s, w);
+// What the rules below ask of a kernel.
+struct Kernel {
+  const Stages &s;
+  const Workload &w;
   const Machine m = machine(w.target);
-  const size_t axes = s.free.size();
-  int budget = m.registers - 4;  // what the operands leave for the sums
-  const std::int64_t residues = residue_count(s), sum = terms(s);
-
-  bool reads_in_place = false, rows_in_place = false, channels_first = false;
-  std::vector<int> tile(axes, 1), block(axes, 0);
+  const size_t axes = s.free.size(), rank = s.sums[0].extent.size() - 1;
   const int e0 = units(s.free[0]);
+  const std::int64_t residues = residue_count(s), sum = terms(s);
+  // Vectors of positions: images, few channels.
   const bool along_space = vectors_have_border(s) && !s.over_positions;
-  int vectors = !s.paired && e0 >= 2 * m.lanes ? 2 : 1;
-  if (!s.paired && !along_space && axes > 1 && residues == 1) vectors = best_vectors(s, m, budget);
-  if (vectors > 3) budget = 24;
+  // Vectors of channels that go to memory as lines of positions: channels first.
+  const bool across_lines = s.dense == 1 && residues == 1 && units(s.free[1]) >= 16 && e0 >= 2 * m.lanes;
+  // A weight gradient's channels by its taps.
+  const bool sums_taps = s.over_positions && !s.paired && axes > 3 && units(s.free[2]) > 1;
   // Weights that change along the row are loaded for each vector of it, and shared by the tile's rows alone. 5x5, three channels
   // at 1920x1080: 2.4 against 3.7 ms (Zen 5).
   const bool by_rows = s.free[0].repeat > 1 && sum > 9;
-  if (by_rows) vectors = 1;
-  tile[0] = std::min(e0, vectors * m.lanes);
-  // Depthwise: two rows share what they load. In a line, eight sums by two vectors hide the latency of their additions: 9 taps
-  // 18.9 against 20.9 us. Of many taps a padded copy is soon worth it: 7x7 at 28x28, 128 channels, 54 against 101 us, in a line
-  // 31 taps 43 against 83 (Zen 5).
-  const size_t rank = s.sums[0].extent.size() - 1;
+  // Depthwise, of many taps a padded copy is soon worth it: 7x7 at 28x28, 128 channels, 54 against 101 us, in a line 31 taps 43
+  // against 83 (Zen 5).
   const bool line = rank == 1, many_taps = s.paired && !s.over_positions && residues == 1 && sum >= (line ? 16 : 40);
-  const bool rows_of_taps = many_taps && rank == 2 && m.registers >= 32 && units(s.free[2]) >= 16;
-  int left = budget / vectors;
+};
+
+struct Presets {
+  std::vector<int> tile, block;
+  int vectors = 1, sums = 0;    // a tile's, and how many vectors of sums the registers hold
+  int left = 0;                 // positions, or channels, that it may take beside its vectors
+  bool drops_taps = false;      // rows are read in place, and the taps that meet zeros are left out when compiled
+  bool rows_in_place = false;   // an image's rows are read in place
+  bool channels_first = false;  // channels are the inner loop of tiles
+};
+
+Presets narrowest(const Kernel &k) {
+  const auto &s = k.s;
+  const Machine &m = k.m;
+  Presets p{std::vector<int>(k.axes, 1), std::vector<int>(k.axes, 0)};
+  p.sums = m.registers - 4;  // what the operands leave
+  p.vectors = !s.paired && k.e0 >= 2 * m.lanes ? 2 : 1;
+  if (!s.paired && !k.along_space && k.axes > 1 && k.residues == 1) p.vectors = best_vectors(s, m, p.sums);
+  if (p.vectors > 3) p.sums = 24;
+  if (k.by_rows) p.vectors = 1;
+  p.tile[0] = std::min(k.e0, p.vectors * m.lanes);
+  p.left = p.sums / p.vectors;
   // One tap of one vector takes no more positions than L1 fetches lines at a time: 1x1, 240 -> 40 channels at 28x28 101 against
   // 122 us, 16 <- 96 at 112x112 393 against 420 (Emerald Rapids).
-  if (vectors == 1 && !s.paired && !s.over_positions && !along_space && one_tap(w)) left = std::min(left, 16);
+  if (p.vectors == 1 && !s.paired && !s.over_positions && !k.along_space && one_tap(k.w)) p.left = std::min(p.left, 16);
   // Code grows with the residues of a strided gradient, each of which unrolls the tile.
-  if (residues > 4) left = std::max<std::int64_t>(1, left * 4 / residues);
+  if (k.residues > 4) p.left = std::max<std::int64_t>(1, p.left * 4 / k.residues);
   // More so where each element is stored by itself, maybe with a guard: 32 by 7 sums of 4x2 residues take minutes to compile
   // where the extents are open, and 14 s where they are not.
-  if (residues > 4 && s.dense) {
-    tile[0] = std::min(e0, m.lanes);
-    left = s.free[1].known ? std::min<std::int64_t>(left, std::max<std::int64_t>(1, 256 / (tile[0] * residues))) : 1;
+  if (k.residues > 4 && s.dense) {
+    p.tile[0] = std::min(k.e0, m.lanes);
+    p.left = s.free[1].known ? std::min<std::int64_t>(p.left, std::max<std::int64_t>(1, 256 / (p.tile[0] * k.residues))) : 1;
   }
-  const bool across_lines = s.dense == 1 && residues == 1 && units(s.free[1]) >= 16 && e0 >= 2 * m.lanes;
-  const bool sums_taps = s.over_positions && !s.paired && axes > 3 && units(s.free[2]) > 1;
-  const SumTile by_loads = sums_taps ? tile_by_loads(s, m) : SumTile{};
-  if (s.paired && s.over_positions) {
-    for (size_t a = 2; a + 1 < axes && a < 4; a++)
-      if (units(s.free[a]) <= left) tile[a] = units(s.free[a]), left /= tile[a];
-  } else if (s.paired) {
-    if (axes > 3) {
-      if (e0 % (2 * m.lanes) == 0 && residues == 1 && (line || (many_taps && !rows_of_taps))) tile[0] = 2 * m.lanes;
-      tile[1] = best_tile(s.free[1], 4);
-      tile[2] = m.registers < 32 || line || (many_taps && !rows_of_taps) ? 1 : best_tile(s.free[2], 2);
-      // Channels first, then space, where what a tile reads of all channels stays in L1: one vector of them is a line or two out of a
-      // position's many, which are not fetched ahead. 3x3, 96 channels at 112x112, stride 2, 202 against 393 us, 144 at 56x56 129 against
-      // 141. Of more channels two vectors, where one would crowd L1: 512 at 14x14 19.6 against 24.9, 192 at 28x28, stride 2, 7.8 against
-      // 14.1 (Emerald Rapids).
-      if (rank >= 2 && !many_taps) {
-        const int apart = e0 * int(w.pass == PassKind::forward ? w.problem.stride[size_t(w.problem.rank) - 1] : 1);
-        if (4 * e0 * (positions_read(w, tile) + sum) <= 32 * 1024) channels_first = true;
-        else if (e0 % (2 * m.lanes) == 0 && apart % 128 == 0) tile[0] = 2 * m.lanes, tile[2] = 1;
-      }
-    }
-  } else if (across_lines && sum > 32 && one_tap(w)) {
+  return p;
+}
+
+// Depthwise: two rows share what they load. In a line, eight sums by two vectors hide the latency of their additions: 9 taps 18.9
+// against 20.9 us (Zen 5).
+void tile_depthwise(const Kernel &k, Presets &p) {
+  if (k.axes <= 3) return;
+  const int two = 2 * k.m.lanes;
+  const bool rows_of_taps = k.many_taps && k.rank == 2 && k.m.registers >= 32 && units(k.s.free[2]) >= 16;
+  const bool one_row = k.line || (k.many_taps && !rows_of_taps);
+  if (k.e0 % two == 0 && k.residues == 1 && one_row) p.tile[0] = two;
+  p.tile[1] = best_tile(k.s.free[1], 4);
+  p.tile[2] = k.m.registers < 32 || one_row ? 1 : best_tile(k.s.free[2], 2);
+  if (k.rank < 2 || k.many_taps) return;
+  // Channels first, then space, where what a tile reads of all channels stays in L1: one vector of them is a line or two out of a
+  // position's many, which are not fetched ahead. 3x3, 96 channels at 112x112, stride 2, 202 against 393 us, 144 at 56x56 129 against
+  // 141. Of more channels two vectors, where one would crowd L1: 512 at 14x14 19.6 against 24.9, 192 at 28x28, stride 2, 7.8 against
+  // 14.1 (Emerald Rapids).
+  const int apart = k.e0 * int(k.w.pass == PassKind::forward ? k.w.problem.stride[size_t(k.w.problem.rank) - 1] : 1);
+  if (4 * k.e0 * (positions_read(k.w, p.tile) + k.sum) <= 32 * 1024) p.channels_first = true;
+  else if (k.e0 % two == 0 && apart % 128 == 0) p.tile[0] = two, p.tile[2] = 1;
+}
+
+void tile_across_lines(const Kernel &k, Presets &p) {
+  const int lanes = k.m.lanes;
+  if (k.sum > 32 && one_tap(k.w)) {
     // 1x1, 128 -> 256 channels at 20x20, 191 against 223 us for eight positions (Emerald Rapids).
-    tile[0] = 2 * m.lanes, tile[1] = divisor(units(s.free[1]), std::max(1, budget / 2));
-    if (tile[1] < std::min(8, budget / 2)) tile[1] = best_tile(s.free[1], budget / 2);
-  } else if (across_lines && sum <= 256) {
-    // Short sums are soon over, and what counts is that a tile is stored in whole lines, or halves. 3x3, 3 -> 64 channels at 224x224,
-    // channels first: 1,128 against 1,525 us (Zen 5).
-    if (sum <= 32) vectors = 1;
-    tile[0] = vectors * m.lanes, tile[1] = sum <= 32 ? m.lanes : std::max(1, m.lanes / 2);
-  } else if (sums_taps && e0 % (by_loads.vectors * m.lanes) == 0 && units(s.free[1]) % by_loads.channels == 0) {
+    const int most = p.sums / 2, even = divisor(units(k.s.free[1]), std::max(1, most));
+    p.tile[0] = 2 * lanes, p.tile[1] = even < std::min(8, most) ? best_tile(k.s.free[1], most) : even;
+    return;
+  }
+  // Short sums are soon over, and what counts is that a tile is stored in whole lines, or halves. 3x3, 3 -> 64 channels at 224x224,
+  // channels first: 1,128 against 1,525 us (Zen 5).
+  const bool lines = k.sum <= 32;
+  p.tile[0] = (lines ? 1 : p.vectors) * lanes, p.tile[1] = lines ? lanes : std::max(1, lanes / 2);
+}
+
+// Positions beside channels, or beside an image's vectors.
+void tile_positions(const Kernel &k, Presets &p) {
+  const auto &s = k.s;
+  p.tile[1] = best_tile(s.free[1], p.left, k.along_space || k.residues > 1 ? 10 : beside(s, k.m, p.vectors));
+  const int left = p.left / p.tile[1];
+  // Rows of a strided gradient's tile would each guard their own taps: 66 against 18 GFLOP/s (7x7 stride 2, 3 -> 64
+  // channels, Zen 3).
+  // Below five positions a tile of several rows, of a padded copy, keeps more sums at work.
+  p.drops_taps = drops_taps(s, k.w) && !k.along_space && k.residues == 1 && p.tile[1] >= 5;
+  p.rows_in_place = k.along_space && k.residues == 1 && s.padded_dense && k.sum <= 9 && k.rank == 2 && s.free[0].known &&
+                    k.e0 >= 40 * p.tile[0] && k.w.problem.type == Type::f32;
+  if (k.axes <= 3 || left <= 1 || k.residues > 1) return;
+  int rows = p.drops_taps ? 1 : k.along_space ? std::min(k.by_rows ? 16 : 8, left * 2 / 3) : std::min(4, left);
+  // Enough sums are at work already: rows that do not divide would only be computed twice.
+  if (!k.along_space && p.tile[1] >= 5)
+    while (rows > 1 && units(s.free[2]) % rows) rows--;
+  p.tile[2] = best_tile(s.free[2], std::max(1, rows));
+}
+
+void choose_tile(const Kernel &k, Presets &p) {
+  const auto &s = k.s;
+  const SumTile by_loads = k.sums_taps ? tile_by_loads(s, k.m) : SumTile{};
+  if (s.paired && s.over_positions) {
+    for (size_t a = 2; a + 1 < k.axes && a < 4; a++)
+      if (units(s.free[a]) <= p.left) p.tile[a] = units(s.free[a]), p.left /= p.tile[a];
+  } else if (s.paired) {
+    tile_depthwise(k, p);
+  } else if (k.across_lines && (k.sum <= 256 || one_tap(k.w))) {
+    tile_across_lines(k, p);
+  } else if (k.sums_taps && k.e0 % (by_loads.vectors * k.m.lanes) == 0 && units(s.free[1]) % by_loads.channels == 0) {
     // Few channels by the taps of a row are as many sums as many channels, and are shared out evenly. 3x3, 128 channels at 28x28, on
     // two threads 697 against 862 us, on one 1,335 against 1,363 (Emerald Rapids).
-    tile[0] = by_loads.vectors * m.lanes, tile[1] = by_loads.channels, tile[2] = by_loads.taps;
+    p.tile[0] = by_loads.vectors * k.m.lanes, p.tile[1] = by_loads.channels, p.tile[2] = by_loads.taps;
   } else if (position_axis(s) != 1) {
     // 1x1, 512 -> 512 channels of 64 images: 129 against 399 us; 672 -> 28 of 8: 1.7 against 9.5 (Zen 5). Where channels are no whole
     // tiles, tasks share the images.
-    const bool halves = tasks(s) > 1 && e0 % tile[0] != 0;
-    tile[axes - 2] = best_tile(s.free[axes - 2], halves ? std::min(left, units(s.free[axes - 2]) / 2) : left, beside(s, m, vectors));
-  } else if (axes > 1) {
-    tile[1] = best_tile(s.free[1], left, along_space || residues > 1 ? 10 : beside(s, m, vectors));
-    left /= tile[1];
-    // Rows of a strided gradient's tile would each guard their own taps: 66 against 18 GFLOP/s (7x7 stride 2, 3 -> 64
-    // channels, Zen 3).
-    // Below five positions a tile of several rows, of a padded copy, keeps more sums at work.
-    reads_in_place = drops_taps(s, w) && !along_space && residues == 1 && tile[1] >= 5;
-    rows_in_place = along_space && residues == 1 && s.padded_dense && sum <= 9 && s.sums[0].extent.size() == 3 &&
-                    s.free[0].known && e0 >= 40 * tile[0] && w.problem.type == Type::f32;
-    int rows = reads_in_place ? 1 : along_space ? std::min(by_rows ? 16 : 8, left * 2 / 3) : std::min(4, left);
-    // Enough sums are at work already: rows that do not divide would only be computed twice.
-    if (!along_space && tile[1] >= 5 && axes > 3)
-      while (rows > 1 && units(s.free[2]) % rows) rows--;
-    if (axes > 3 && left > 1 && residues == 1) tile[2] = best_tile(s.free[2], std::max(1, rows));
+    const Axis &images = s.free[k.axes - 2];
+    const bool halves = tasks(s) > 1 && k.e0 % p.tile[0] != 0;
+    p.tile[k.axes - 2] = best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
+  } else if (k.axes > 1) {
+    tile_positions(k, p);
   }
+  if (k.along_space) p.tile[0] = lengthened(s, k.m, p.tile, k.residues);
+}
 
-  if (along_space) tile[0] = lengthened(s, m, tile, residues);
-  if (!s.over_positions) strips(s, tile, block);
-  else if (const int channels = axes > 1 ? channels_of_a_task(s, tile, w) : 0) block[1] = channels;
-  else if (tasks(s) > 1) share_evenly(s, tile, block);
-  // With few registers each operand is read more often: the vectors of a tile, which channels that lie a power of two apart keep
-  // out of L1, are copied side by side, and what they meet for each task. At AVX2, 1x1, 256 -> 1,024 channels at 14x14: 947
-  // against 1,198 us, 512 -> 128 at 28x28: 892 against 1,043; with AVX-512 502 against 449 (Zen 5).
-  // Whatever the registers, so are vectors that crowd the cache and are read again for every tap: 3x3, 512 channels at 28x28 25.9
-  // against 30.2 ms, 256 -> 512 12.5 against 15.9 (Emerald Rapids).
-  const bool few_registers = m.registers < 32 && e0 >= 128 && units(s.free[1]) >= 64 && sum * std::max(e0, units(s.free[1])) >= 64 * 1024;
-  const bool panels = s.over_positions && !s.paired && block[1] && s.padded.defined() && !vectors_have_border(s) &&
-                      (few_registers || (sums_taps && crowds_cache(e0, sum)));
-  if (panels) block[1] = std::max(block[1], ((few_registers ? 64 : 32) + tile[1] - 1) / tile[1] * tile[1]);
+// What a task computes.
+void choose_block(const Kernel &k, Presets &p) {
+  const auto &s = k.s;
+  if (!s.over_positions) strips(s, p.tile, p.block);
+  else if (const int channels = k.axes > 1 ? channels_of_a_task(s, p.tile, k.w) : 0) p.block[1] = channels;
+  else if (tasks(s) > 1) share_evenly(s, p.tile, p.block);
   // With few taps an image's rows are read in place, and a task is one row of tiles: 3x3 at 1920x1080 287 against 378 us,
   // three channels of it 1.6 against 2.3 ms (Zen 5). Of 5x5 the loops at the borders spill, and little is won: 548 against 591;
   // so do rows of few tiles, a part of which are at a border: 256x256 36 against 12 us, 768x1024 351 against 315 (Emerald Rapids).
-  if (rows_in_place && block[2]) block[2] = tile[2];
+  if (p.rows_in_place && p.block[2]) p.block[2] = p.tile[2];
   // What a task copies of a small image, border and all, stays in L1: 3x3 at 256x256 12 against 18 us, 128x128 3.1 against 4.7; 5x5 at
   // 256x256 23 against 27 (Emerald Rapids).
-  if (along_space && residues == 1 && !rows_in_place && s.sums[0].extent.size() == 3 && s.sums[0].extent[2] <= 7) {
-    const int row = e0 * s.sums[0].extent[0], rows = s.free[0].known ? std::max(1, 3072 / row / tile[2]) * tile[2] : tile[2];
-    if (row <= 384 && e0 * units(s.free[2]) >= 8192 && (!block[2] || block[2] > rows)) block[2] = rows;
+  if (k.along_space && k.residues == 1 && !p.rows_in_place && k.rank == 2 && s.sums[0].extent[2] <= 7) {
+    const int row = k.e0 * s.sums[0].extent[0], rows = s.free[0].known ? std::max(1, 3072 / row / p.tile[2]) * p.tile[2] : p.tile[2];
+    if (row <= 384 && k.e0 * units(s.free[2]) >= 8192 && (!p.block[2] || p.block[2] > rows)) p.block[2] = rows;
   }
+}
+
+// With few registers each operand is read more often: the vectors of a tile, which channels that lie a power of two apart keep
+// out of L1, are copied side by side, and what they meet for each task. At AVX2, 1x1, 256 -> 1,024 channels at 14x14: 947
+// against 1,198 us, 512 -> 128 at 28x28: 892 against 1,043; with AVX-512 502 against 449 (Zen 5).
+// Whatever the registers, so are vectors that crowd the cache and are read again for every tap: 3x3, 512 channels at 28x28 25.9
+// against 30.2 ms, 256 -> 512 12.5 against 15.9 (Emerald Rapids).
+// Returns how many channels of the other operand a task then takes at the least; 0: none are copied.
+int copied_panels(const Kernel &k, const Presets &p) {
+  const auto &s = k.s;
+  if (!s.over_positions || s.paired || k.axes < 2 || !p.block[1] || !s.padded.defined() || vectors_have_border(s)) return 0;
+  const int other = units(s.free[1]);
+  if (k.m.registers < 32 && k.e0 >= 128 && other >= 64 && k.sum * std::max(k.e0, other) >= 64 * 1024) return 64;
+  return k.sums_taps && crowds_cache(k.e0, k.sum) ? 32 : 0;
+}
+
+// Rows of channels that lie apart are copied for each strip where together they crowd L2, and more tiles read them than strides leave
+// out: 1x1, 256 -> 128 at 28x28, 350 against 357 us, 256 -> 64 at 56x56 812 against 936, 160 -> 64 at 112x112 2.1 against 2.7 ms; but
+// 80 -> 64 at 40x40 148 against 134 us, 256 -> 32 with stride 2 at 112x112 1,250 against 750, and at AVX2, whose tiles read them more
+// often, 256 -> 64 1.9 against 1.8 ms (Emerald Rapids).
+bool copies_strips(const Kernel &k, const Presets &p) {
+  if (k.m.registers < 32 || !k.across_lines || !one_tap(k.w) || k.rank < 2 || !p.block[2]) return false;
+  const auto &stride = k.w.problem.stride;
+  const std::int64_t left_out = stride[0] * stride[1] * stride[2];
+  return k.sum * units(k.s.free[1]) * units(k.s.free[2]) >= 160 * 1024 && left_out < 2 * tiles_along(k.s, p.tile, 0);
+}
+
+std::vector<Knob> knobs(const Stages &s, const Workload &w) {
+  const Kernel k{s, w};
+  Presets p = narrowest(k);
+  choose_tile(k, p);
+  choose_block(k, p);
+  const int panels = copied_panels(k, p);
+  if (panels) p.block[1] = std::max(p.block[1], (panels + p.tile[1] - 1) / p.tile[1] * p.tile[1]);
+
+  std::vector<Knob> list = loop_knobs(s, w);
+  preset(list, "tile", p.tile);
+  preset(list, "block", p.block);
   // The weights of short sums stay near anyway, and a wide result is written in whole rows: 1 -> 256 channels, 10 taps in a line,
   // stride 5, n=8: 872 against 977 us (Zen 5).
-  channels_first |= !s.over_positions && !s.paired && !along_space && sum <= 32 && e0 > 6 * m.lanes;
-  if (rows_in_place || channels_first) {
-    std::vector<int> order;
-    for (size_t a = 0; a < axes; a++) order.push_back(int(a));
-    preset(k, "loops", order);
+  const bool whole_rows = !s.over_positions && !s.paired && !k.along_space && k.sum <= 32 && k.e0 > 6 * k.m.lanes;
+  if (p.rows_in_place || p.channels_first || whole_rows) {
+    std::vector<int> inner_first(k.axes);
+    std::iota(inner_first.begin(), inner_first.end(), 0);
+    preset(list, "loops", inner_first);
   }
-  // Rows of channels that lie apart are copied for each strip where together they crowd L2, and more tiles read them than strides leave
-  // out: 1x1, 256 -> 128 at 28x28, 350 against 357 us, 256 -> 64 at 56x56 812 against 936, 160 -> 64 at 112x112 2.1 against 2.7 ms; but
-  // 80 -> 64 at 40x40 148 against 134 us, 256 -> 32 with stride 2 at 112x112 1,250 against 750, and at AVX2, whose tiles read them more
-  // often, 256 -> 64 1.9 against 1.8 ms (Emerald Rapids).
-  const auto &stride = w.problem.stride;
-  const std::int64_t left_out = stride[0] * stride[1] * stride[2];
-  const bool strips_of_lines = m.registers >= 32 && across_lines && one_tap(w) && rank > 1 && block[2] &&
-                               sum * units(s.free[1]) * units(s.free[2]) >= 160 * 1024 && left_out < 2 * tiles_along(s, tile, 0);
-  const bool border = worth_padding(s, w) || strips_of_lines;
-  preset(k, "tile", tile);
-  preset(k, "block", block);
   // Vectors that lie apart are gathered once, not in each task: 64 -> 10 channels, 3x3 at 28x28, weight gradient, 42 against 55 us
   // (Zen 5).
-  preset(k, "pad", {border && (!s.paired || many_taps) && !reads_in_place && !rows_in_place ? (vectors_lie_apart(s, w) ? 2 : 1) : 0});
-  if (reads_in_place) preset(k, "unroll", {0, -1});
-  if (transposes(s, w)) preset(k, "copy", {3});
-  else if (panels) preset(k, "copy", {4}), preset(k, "pad", {1});
+  const bool border = (worth_padding(s, w) || copies_strips(k, p)) && (!s.paired || k.many_taps) && !p.drops_taps && !p.rows_in_place;
+  preset(list, "pad", {!border ? 0 : vectors_lie_apart(s, w) ? 2 : 1});
+  if (p.drops_taps) preset(list, "unroll", {0, -1});
+  if (transposes(s, w)) preset(list, "copy", {3});
+  else if (panels) preset(list, "copy", {4}), preset(list, "pad", {1});
   // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128
   // channels at 56x56, 1,325 against 1,564 us (Emerald Rapids).
-  preset(k, "stage", {s.paired || s.over_positions || (!all_known(s) && residues > 1) ? 0 : 1});
+  preset(list, "stage", {s.paired || s.over_positions || (!all_known(s) && k.residues > 1) ? 0 : 1});
   // Few channels: rows of the tile share what they load where the taps of a column are unrolled side by side. A 5x5 image
   // filter: 72 against 26 GFLOP/s (Zen 3); 15x15: 238 against 118 (Zen 5). Around them the summed channels, so
   // that a tile's rows are walked for one channel after the other: 3-D, 32 channels to one, 916 against 1,329 us, 64 to 3 at
   // 224x224 1,708 against 1,804 (Zen 5).
-  if (along_space && residues == 1 && s.sums[0].extent.size() >= 3) {
-    preset(k, "stage", {0});
-    preset(k, "order", s.sums[0].extent.size() == 3 ? std::vector<int>{2, 0, 1} : std::vector<int>{2, 0, 1, 3});
-    preset(k, "unroll", {0, 0, -1, 0});
+  if (k.along_space && k.residues == 1 && k.rank >= 2) {
+    preset(list, "stage", {0});
+    preset(list, "order", k.rank == 2 ? std::vector<int>{2, 0, 1} : std::vector<int>{2, 0, 1, 3});
+    preset(list, "unroll", {0, 0, -1, 0});
   }
-  if (s.paired && !s.over_positions) preset(k, "unroll", few_taps(s.sums[0].extent));
-  if (summed_in_place(s, w) && s.sums[0].known && !panels) preset(k, "unroll", {unrolled_positions(s.sums[0].extent[0])});
-  return k;
+  if (s.paired && !s.over_positions) preset(list, "unroll", few_taps(s.sums[0].extent));
+  if (summed_in_place(s, w) && s.sums[0].known && !panels) preset(list, "unroll", {unrolled_positions(s.sums[0].extent[0])});
+  return list;
 }
 
 void apply(Stages &s, const Knobs &k, const Workload &w) {
