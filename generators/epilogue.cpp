@@ -111,19 +111,21 @@ Expr slope_from_pre(const Workload &w, Expr v) {
     case Kind::silu: return logistic(w, v) * (1.f + v * (1.f - logistic(w, v)));
     case Kind::gelu: return normal_below(v) + v * normal_density(v);
     case Kind::leaky_relu: return select(v > 0, 1.f, a.a);
+    case Kind::clamp: return select(v > a.a && v < a.b, 1.f, 0.f);
     default: return slope_from_output(w.problem, activated(w, v));
   }
 }
 
 Expr slope_from_output(const Problem &p, Expr y) {
   const Activation &a = p.activation;
+  const auto stored = [&](float bound) { return cast<float>(cast(tensor_type(p), Expr(bound))); };  // as in y
   switch (a.kind) {
     case Kind::relu: return select(y > 0, 1.f, 0.f);
     case Kind::relu6: return select(y > 0 && y < 6, 1.f, 0.f);
     case Kind::leaky_relu: return select(y > 0, 1.f, a.a);
     case Kind::sigmoid: return y * (1.f - y);
     case Kind::tanh: return 1.f - y * y;
-    case Kind::clamp: return select(y > a.a && y < a.b, 1.f, 0.f);
+    case Kind::clamp: return select(y > stored(a.a) && y < stored(a.b), 1.f, 0.f);
     default: return 1.f;
   }
 }

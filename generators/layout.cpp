@@ -14,7 +14,7 @@ Problem planned(Problem p) {
   for (int a = 0; a < p.rank; a++)
     if (p.in[a] == run_time) {
       const std::int64_t window = p.dilation[a] * (p.kernel[a] - 1) + 1;
-      p.in[a] = std::max<std::int64_t>(p.rank == 1 ? 4096 : p.rank == 2 ? 128 : 32, 4 * window);
+      p.in[a] = std::max<std::int64_t>(p.rank == 1 ? 4096 : p.rank == 2 ? 128 : 32, std::min(4 * window, window + (1 << 20)));
       if (p.op != Op::transposed) p.in[a] -= p.pad_lo[a] + p.pad_hi[a] < 0 ? p.pad_lo[a] + p.pad_hi[a] : 0;
     }
   return p;
@@ -65,6 +65,9 @@ int interleaved_channels(const Workload &w) {
   if (!gathers || p.op == Op::local || p.op == Op::dense || !is_depthwise(p) || !along_space(int(p.oc)) ||
       p.layout != Layout::channels_last || p.stride[row] != 1)
     return 1;
+  // Positions are counted in channels then, in 32 bits.
+  const std::int64_t reach = p.pad_lo[row] + p.pad_hi[row] + p.dilation[row] * p.kernel[row];
+  if (p.oc * reach > 1 << 28) return 1;
   return int(p.oc);
 }
 

@@ -41,6 +41,12 @@ void check_index_limit(const Problem &p) {
       throw Error(fmt::format("axis {}: padded input, window and stride of {:.0f} elements together; more than 2^30 is "
                               "not available yet, in \"{}\"",
                               "DHW"[3 - p.rank + a], reach, p.str()));
+    // A copy with its border holds that much beside each position, of every channel.
+    const double beside = (reach - double(p.in[a])) * double(std::max(p.ic, p.oc));
+    if (beside > most / 2)
+      throw Error(fmt::format("axis {}: padding, window and stride of {:.0f} elements of all channels together; more than 2^29 is "
+                              "not available yet, in \"{}\"",
+                              "DHW"[3 - p.rank + a], beside, p.str()));
   }
 }
 

@@ -117,7 +117,7 @@ void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, 
       Var outer = level("_tile"), inner = level("_in_tile");
       stage.split(v, outer, inner, tile,
                   tiles == Tiles::round_up ? TailStrategy::RoundUp
-                  : blocked || (!s.free[a].known && tiles != Tiles::fitting) || s.free[a].repeat > 1 ? TailStrategy::GuardWithIf
+                  : blocked || (!s.free[a].known && (tiles != Tiles::fitting || s.free[a].period > 1)) || s.free[a].repeat > 1 ? TailStrategy::GuardWithIf
                                            : TailStrategy::ShiftInwards);
       l.tile.push_back(inner), v = outer;
     }

@@ -105,6 +105,8 @@ TEST(Gate, LayersAtEverySchedule) {
            "op=transposed in=6 kernel=2 dilation=3 pad=3 out_pad=2",
            "ic=40 oc=40 groups=40 in=?x? kernel=3 pad=1 bias=1 save=pre activation=silu",
            "ic=24 oc=24 groups=24 in=?x9x? kernel=3 pad=1",
+           "ic=8 oc=8 groups=8 in=?x? kernel=3 stride=1x2 pad=1",
+           "ic=32 oc=32 groups=32 in=?x?x? kernel=3 stride=1x1x2 pad=1",
            "ic=24 oc=64 in=36x36 kernel=1 bias=1 layout=channels_first",
            "n=? ic=16 oc=40 in=?x? kernel=1 layout=channels_first",
            "n=2 ic=3 oc=20 in=24x26 kernel=3 pad=1 residual=1 activation=relu layout=channels_first",

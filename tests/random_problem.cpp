@@ -68,11 +68,11 @@ Problem draw(Draw &d) {
   if (d.one_in(2)) {
     p.activation.kind = d.of({Kind::relu, Kind::relu6, Kind::leaky_relu, Kind::sigmoid, Kind::tanh, Kind::silu, Kind::gelu, Kind::clamp});
     if (p.activation.kind == Kind::leaky_relu) p.activation.a = d.of({0.25f, 0.1f, -0.5f, 2.f});
-    if (p.activation.kind == Kind::clamp) p.activation.a = d.of({-2.5f, 0.f}), p.activation.b = d.of({1.f, 7.25f});
+    if (p.activation.kind == Kind::clamp) p.activation.a = d.of({-2.5f, 0.f, -0.1f}), p.activation.b = d.of({1.f, 7.25f, 0.7f});
   }
   p.residual = d.one_in(4);
   if (p.type != Type::u8s8 && d.one_in(4)) p.save = Save::pre;
-  if (p.op != Op::local && p.op != Op::dense && d.one_in(8))
+  if (p.op != Op::local && p.op != Op::dense && d.one_in(5))
     for (int a = 0; a < p.rank; a++)
       if (a == 0 || d.one_in(2)) p.in[a] = run_time;
   if (d.one_in(8)) p.n = run_time;

@@ -84,7 +84,11 @@ Tensor Checker::random_tensor(const Shape &shape, bool integers, bool rounded) {
   return rounded && !integers ? t.as(type_).as(CONVSMITH_F32) : t;
 }
 
-Tensor Checker::make(const Pass &pass, std::string_view argument) const { return Tensor(pass.describe(argument, sizes_)); }
+Tensor Checker::make(const Pass &pass, std::string_view argument) const {
+  const Tensor t(pass.describe(argument, sizes_));
+  t.fill(77);  // what a pass leaves out must not pass for its zeros
+  return t;
+}
 
 Tensor Checker::ordered(const Pass &pass, std::string_view argument, const Tensor &from) const {
   const Tensor t = make(pass, argument);

@@ -6,6 +6,21 @@
 #include "convsmith/npy.h"
 
 namespace convsmith {
+namespace {
+
+// The largest magnitude that a bounded activation gives; 0: none.
+double range_of(const Activation &a) {
+  using Kind = Activation::Kind;
+  switch (a.kind) {
+    case Kind::sigmoid:
+    case Kind::tanh: return 1;
+    case Kind::relu6: return 6;
+    case Kind::clamp: return std::max(std::abs(double(a.a)), std::abs(double(a.b)));
+    default: return 0;
+  }
+}
+
+}  // namespace
 
 void Checker::check_quantised(bool powers_of_two) {
   Tensor weight(p_.weight_shape(), CONVSMITH_S8);
@@ -24,8 +39,9 @@ void Checker::check_quantised(bool powers_of_two) {
     for (std::int64_t i = 0; i < t.elements(); i++) t.data<float>()[i] = float(integer(from, to));
     return t.as(type);
   };
-  // Scales for which results spread over the narrow types.
-  const double spread = std::sqrt(double(terms_forward())) * 128 * 64;
+  // Scales for which results spread over the narrow types, and sums over where a bounded activation is steep.
+  const double spread = std::sqrt(double(terms_forward())) * 128 * 64, range = range_of(p_.activation);
+  const double about_w = range > 0 ? 16 * 4 / spread : 1.0 / 8, about_y = range > 0 ? range / 128 : spread / 128 / 128;
   const auto scales = [&](const Shape &shape, double about) {
     Tensor t(shape);
     for (std::int64_t i = 0; i < t.elements(); i++)
@@ -36,7 +52,7 @@ void Checker::check_quantised(bool powers_of_two) {
   const Tensor x = integers(p_.input_shape(), CONVSMITH_U8, 0, 255);
   const Tensor x_zero = integers({1}, CONVSMITH_I32, 0, 255);
   const Tensor w_zero = symmetric ? Tensor(own, CONVSMITH_I32) : integers(own, CONVSMITH_I32, -128, 127);
-  const Tensor x_scale = scales({1}, 1.0 / 16), w_scale = scales(own, 1.0 / 8), y_scale = scales({1}, spread / 128 / 128);
+  const Tensor x_scale = scales({1}, 1.0 / 16), w_scale = scales(own, about_w), y_scale = scales({1}, about_y);
   const Tensor y_zero = integers({1}, CONVSMITH_I32, low, low + 255);
   const Tensor bias = p_.bias ? integers(p_.bias_shape(), CONVSMITH_I32, -1000, 1000) : Tensor();
   Tensor residual;
