@@ -1,4 +1,5 @@
 #include "convsmith/conv.h"
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <string>
@@ -113,9 +114,9 @@ Tensor Conv::forward(const Tensor &x) {
 }
 
 void Conv::forward(const Tensor &x, const Tensor &y) {
-  x_ = forward_.fit("x", x);
-  y_ = y;
-  std::vector<std::pair<std::string, Tensor>> arguments{{"x", x_}, {"y", y_}};
+  const Tensor in_order = forward_.fit("x", x);
+  x_ = {}, y_ = {};  // nothing to go back from where this one fails
+  std::vector<std::pair<std::string, Tensor>> arguments{{"x", in_order}, {"y", y}};
   if (has_weight()) arguments.emplace_back("weight", packed(forward_weight_, forward_, pack_weight_));
   if (has_bias()) arguments.emplace_back("bias", bias_.value);
   if (forward_.has("pre")) {
@@ -123,6 +124,7 @@ void Conv::forward(const Tensor &x, const Tensor &y) {
     arguments.emplace_back("pre", pre_);
   }
   forward_.run(arguments);
+  x_ = in_order, y_ = y;
 }
 
 const Pass &Conv::required(const std::optional<Pass> &pass, const char *name) const {
@@ -158,6 +160,16 @@ std::optional<Tensor> Conv::backward(const Tensor &dy, bool want_dx) {
                   {"weight", packed(input_gradient_weight_, input_gradient, pack_weight_for_input_gradient_)},
                   {"dx", dx}});
   return dx;
+}
+
+void Conv::parameter_gradients(const Tensor &dy) {
+  // The power of two that brings the largest magnitude to [1, 2).
+  const float largest = problem_.type == Type::f32 ? 0 : dy.largest_magnitude();
+  const float scale = largest > 0 && std::isfinite(largest) ? std::ldexp(1.0f, std::clamp(-std::ilogb(largest), -100, 100)) : 1;
+  if (scale != 1) dy.scale(scale);
+  backward(dy, false);
+  if (scale == 1) return;
+  for (const Parameter &parameter : parameters()) parameter.gradient.scale(1 / scale);
 }
 
 std::vector<Parameter> Conv::parameters() const {

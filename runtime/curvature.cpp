@@ -67,7 +67,7 @@ Curvature curvature(Conv &layer, const Tensor &x, const Loss &loss, int steps, s
     layer.forward(input, y);
     const Tensor dy = y.as(CONVSMITH_F32);
     (void)loss(dy, zero, dy);  // the gradient by y, in its place: 2 * scale * A v
-    layer.backward(dy, false);
+    layer.parameter_gradients(dy);
     offset = 0;
     for (const Parameter &parameter : layer.parameters()) {
       slice(values, offset, parameter.value).copy_from(parameter.gradient);

@@ -4,8 +4,12 @@
 #include <unistd.h>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
+#include <stdexcept>
 #include <system_error>
 #include <utility>
 #include "convsmith/error.h"
@@ -47,17 +51,36 @@ std::string folder_of(const std::string &path) {
   return slash == std::string::npos ? "." : path.substr(0, slash + 1);
 }
 
-// Where the bytes go: the end of a chain of symbolic links, or the path itself where there is no file yet.
-std::string resolved(const std::string &path) {
-  char *real = ::realpath(path.c_str(), nullptr);
-  if (real == nullptr) return path;
-  std::string result = real;
+// Of a name under /proc that stands for an open file of this process, as /dev/stdout leads to: its descriptor; else -1.
+int own_descriptor(const std::string &path) {
+  char *real = ::realpath(folder_of(path).c_str(), nullptr);
+  const std::string folder = real == nullptr ? "" : real, own = "/proc/" + std::to_string(::getpid()) + "/";
   std::free(real);
-  return result;
+  int number = -1;
+  const char *end = path.data() + path.size();
+  const bool of_thread = folder.rfind(own + "task/", 0) == 0 && folder.find("/fd", own.size()) == folder.size() - 3;
+  if ((folder != own + "fd" && !of_thread) || std::from_chars(path.data() + (path.rfind('/') + 1), end, number).ptr != end) return -1;
+  return number;
 }
 
-void write_directly(const std::string &path, std::string_view bytes) {
-  Descriptor file(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+// Where the bytes go: the end of a chain of symbolic links, or the path itself. `descriptor` where that is an open file.
+std::string resolved(const std::string &path, int &descriptor) {
+  std::string at = path;
+  descriptor = -1;
+  for (int links = 0; links < 40; links++) {
+    char to[PATH_MAX];
+    const ssize_t length = ::readlink(at.c_str(), to, sizeof to);
+    if (length < 0) return at;  // no link, or nothing there yet
+    descriptor = own_descriptor(at);
+    if (descriptor >= 0) return at;
+    const std::string target(to, static_cast<std::size_t>(length));
+    at = target.rfind('/', 0) == 0 || at.find('/') == std::string::npos ? target : folder_of(at) + target;
+  }
+  fail(path, "write", ELOOP);
+}
+
+void write_directly(int opened, const std::string &path, std::string_view bytes) {
+  Descriptor file(opened);
   if (file.get() < 0) fail(path, "write", errno);
   write_all(file, path, bytes);
   if (file.close() != 0) fail(path, "write", errno);
@@ -82,25 +105,30 @@ std::string read_file(const std::string &path) {
   std::string bytes;
   // A pipe and the files of /proc have no size: the end of file decides, the size is only where to start.
   std::size_t used = 0;
-  bytes.resize(S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) + 1 : 65536);
-  for (;;) {
-    const ssize_t count = ::read(file.get(), bytes.data() + used, bytes.size() - used);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) fail(path, "read", errno);
-    if (count == 0) break;
-    used += static_cast<std::size_t>(count);
-    if (used == bytes.size()) bytes.resize(2 * used);
-  }
+  try {
+    bytes.resize(S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) + 1 : 65536);
+    for (;;) {
+      const ssize_t count = ::read(file.get(), bytes.data() + used, bytes.size() - used);
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) fail(path, "read", errno);
+      if (count == 0) break;
+      used += static_cast<std::size_t>(count);
+      if (used == bytes.size()) bytes.resize(2 * used);
+    }
+  } catch (const std::bad_alloc &) { fail(path, "read", ENOMEM); } catch (const std::length_error &) { fail(path, "read", EFBIG); }
   bytes.resize(used);
   return bytes;
 }
 
 void write_file(const std::string &path, std::string_view bytes) {
-  const std::string target = resolved(path);
+  int descriptor;
+  const std::string target = resolved(path, descriptor);
+  // Opened anew, it would be written from its start.
+  if (descriptor >= 0) return write_directly(::fcntl(descriptor, F_DUPFD_CLOEXEC, 0), path, bytes);
   struct stat status;
   const bool exists = ::stat(target.c_str(), &status) == 0;
   if (exists && S_ISDIR(status.st_mode)) fail(path, "write", EISDIR);
-  if (exists && !S_ISREG(status.st_mode)) return write_directly(path, bytes);
+  if (exists && !S_ISREG(status.st_mode)) return write_directly(::open(target.c_str(), O_WRONLY | O_CLOEXEC), path, bytes);
 
   std::string temporary;
   Descriptor file(create_temporary(folder_of(target), temporary));

@@ -1,5 +1,6 @@
 #include "convsmith/library.h"
 #include <dlfcn.h>
+#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -84,6 +85,8 @@ Tensor Pass::make(std::string_view argument) const {
 
 Tensor Pass::make(std::string_view argument, const Shape &shape) const {
   convsmith_tensor like = describe(argument);
+  if (std::find(shape.begin(), shape.end(), run_time) != shape.end())
+    throw Error(title() + ": " + std::string(argument) + " is of " + shape_text(shape) + ": expected the extents known only when run" + about(*this));
   bool fits = static_cast<int>(shape.size()) == like.rank;
   for (int i = 0; fits && i < like.rank; i++)
     fits = shape[i] >= 0 && (like.extent[i] == shape[i] || like.extent[i] == run_time);
@@ -179,8 +182,9 @@ void Library::parallel_for(int count, const std::function<void(int)> &body) cons
       return 1;
     }
   };
-  table_->parallel_for(run, &loop, count);
+  const int status = table_->parallel_for(run, &loop, count);
   if (loop.failure) std::rethrow_exception(loop.failure);
+  if (status != 0) throw Error("library " + name() + ": the parallel loop returned " + std::to_string(status));
 }
 
 std::vector<Pass> Library::passes() const {

@@ -92,12 +92,14 @@ void convert(const Elements &from, const Tensor &to) {
     if (type == CONVSMITH_F32) {
       from.to_floats<From>(to.data<float>(), count);
     } else if (type == CONVSMITH_F16 || type == CONVSMITH_BF16) {
-      std::vector<float> wide(static_cast<std::size_t>(count));
-      from.to_floats<From>(wide.data(), count);
       for (std::int64_t i = 0; i < count; i++) {
-        const std::uint16_t bits = type == CONVSMITH_F16 ? to_float16(wide[i]) : to_bfloat16(wide[i]);
+        long double value;
+        if constexpr (std::is_same_v<From, Float16>) value = from_float16(from.load<Float16>(i).bits);
+        else value = from.load<From>(i);
+        const float wide = to_odd(value);
+        const std::uint16_t bits = type == CONVSMITH_F16 ? to_float16(wide) : to_bfloat16(wide);
         const float back = type == CONVSMITH_F16 ? from_float16(bits) : from_bfloat16(bits);
-        if (std::isinf(back) && !std::isinf(wide[i])) from.refuse(i, number_text(wide[i]), type);
+        if (std::isinf(back) && !std::isinf(value)) from.refuse(i, number_text(static_cast<double>(value)), type);
         to.data<std::uint16_t>()[i] = bits;
       }
     } else if constexpr (std::is_integral_v<From>) {

@@ -210,6 +210,7 @@ void check_element_limit(const Problem &problem, int bits) {
 }
 
 std::string shape_text(const Shape &shape) {
+  if (shape.empty()) return "()";
   std::string text;
   for (const std::int64_t extent : shape) {
     if (!text.empty()) text += 'x';

@@ -107,7 +107,7 @@ void transpose(void *to, const void *from, const Shape &extents, const std::arra
 void Tensor::copy_from(const Tensor &from) const {
   if (from.type_ != type_ || from.shape() != shape() || from.defined() != defined()) {
     throw Error("tensor: expected " + shape_text(shape()) + " of " + type_name(type_) + " to copy, got " +
-                shape_text(from.shape()) + " of " + type_name(from.type_));
+                (from.defined() ? shape_text(from.shape()) + " of " + type_name(from.type_) : "an undefined tensor"));
   }
   if (!defined() || elements() == 0) return;
   // In the memory order of what is written, but along the axis that lies densest in what is read by pieces of a cache
@@ -184,9 +184,11 @@ Tensor Tensor::as(convsmith_type type) const {
   convsmith_tensor like = c();
   like.type = type;
   const Tensor result(like);
+  const bool twice = type_ == CONVSMITH_I32 && size_of(type) == 2;  // rounded to a float and then again
   for_each_row<2>(shape(), {result.strides(), strides()}, [&](const Row<2> &row) {
     for (std::int64_t i = 0; i < row.length; i++) {
-      result.store(row.offset[0] + i * row.step[0], load(row.offset[1] + i * row.step[1]));
+      const std::int64_t at = row.offset[1] + i * row.step[1];
+      result.store(row.offset[0] + i * row.step[0], twice ? to_odd(data<std::int32_t>()[at]) : load(at));
     }
   });
   return result;

@@ -38,14 +38,6 @@ bool finite_parameters(const Conv &layer) {
   throw Diverged(message + " (problem: " + layer.problem().str() + ")", step, loss, stable_rate);
 }
 
-// The power of two that brings the largest magnitude of a gradient to [1, 2): narrow floats then lose none of it but what
-// is 2^-14 of the largest or less.
-float gradient_scale(const Tensor &dy, convsmith_type type) {
-  if (type == CONVSMITH_F32) return 1;
-  const float largest = dy.largest_magnitude();
-  return largest > 0 && std::isfinite(largest) ? std::ldexp(1.0f, std::clamp(-std::ilogb(largest), -100, 100)) : 1;
-}
-
 // What a step does with a layer: `loss` at its weights, and then maybe `update`, by the gradient there.
 struct Step {
   virtual ~Step() = default;
@@ -71,11 +63,7 @@ class StepByPasses : public Step {
     return options_.loss(y_.as(CONVSMITH_F32), target_, dy_);
   }
   void update() override {
-    const float scale = gradient_scale(dy_, y_.type());
-    if (scale != 1) dy_.scale(scale);
-    layer_.backward(dy_, false);
-    if (scale != 1)
-      for (const Parameter &parameter : layer_.parameters()) parameter.gradient.scale(1 / scale);
+    layer_.parameter_gradients(dy_);
     layer_.step(optimiser_);
   }
 
@@ -185,7 +173,14 @@ TrainResult train(Conv &layer, const Tensor &x, const Tensor &target, const Trai
     of->update();
     result.updates++;
     if (!finite_parameters(layer)) diverged();
-    if (callback && !callback({step, loss})) {
+    bool more = true;
+    try {
+      more = !callback || callback({step, loss});
+    } catch (...) {
+      of->finish();
+      throw;
+    }
+    if (!more) {
       result.stop = TrainResult::Stop::callback;
       break;
     }

@@ -2,7 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <mutex>
+#include <set>
 #include <thread>
 #include "emitted.h"
 #include "tools/verify/reference.h"
@@ -181,6 +184,19 @@ TEST_F(CLayer, TakesAnyStrideAlongOneElement) {
   }
 }
 
+// An axis of one element need not be the outermost; no axis beyond it lies further apart for that.
+TEST(AnAxisOfOneElement, MayLieBeforeOthersInMemory) {
+  const Library library = emitted("one_row", {kernel("k", "forward", "n=2 ic=3 oc=3 in=1x8 kernel=1x3")}, "host").open();
+  Call call(library, "k", "forward"), same(library, "k", "forward");
+  ASSERT_EQ(same.run(), CONVSMITH_OK);
+  for (const std::int64_t stride : {std::int64_t(48), INT64_MAX}) {
+    call["x"].stride[2] = call["y"].stride[2] = stride;
+    call.result().fill(77);
+    EXPECT_EQ(call.run(), CONVSMITH_OK) << call.error.message;
+    EXPECT_EQ(call.results(), same.results()) << stride;
+  }
+}
+
 TEST_F(CLayer, AnswersManyCallersAtOnce) {
   Call first(library, "odd", "weight_gradient");
   ASSERT_EQ(first.run(), CONVSMITH_OK);
@@ -196,6 +212,22 @@ TEST_F(CLayer, AnswersManyCallersAtOnce) {
     });
   for (auto &t : threads) t.join();
   EXPECT_EQ(wrong, 0);
+}
+
+// Before any kernel has run.
+TEST(ParallelFor, RunsOnAsManyThreadsAsThereAreProcessors) {
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "needs two processors";
+  const Library library = emitted("loop_first", {kernel("k", "forward", "in=6x8 kernel=1x2")}, "host").open();
+  std::mutex lock;
+  std::set<std::thread::id> threads;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (threads.size() < 2 && std::chrono::steady_clock::now() < until)
+    library.parallel_for(64, [&](int) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      const std::lock_guard held(lock);
+      threads.insert(std::this_thread::get_id());
+    });
+  EXPECT_GE(threads.size(), 2u);
 }
 
 int stop_early(void *calls, int (*body)(void *, std::int32_t), void *context, std::int32_t) {
@@ -221,6 +253,10 @@ TEST(ParallelFor, AFailureOfTheCallersLoopIsReported) {
     EXPECT_GT(calls, 0) << name;
     EXPECT_EQ(call.error.message, "parallel_" + std::string(name) + "_forward: the parallel loop returned -7");
     EXPECT_EQ(library.table().parallel_for([](void *, std::int32_t) { return 0; }, nullptr, 3), -7);
+    // A number that a kernel would mean another thing by.
+    library.table().set_parallel_for([](void *, int (*)(void *, std::int32_t), void *, std::int32_t) { return -11; }, nullptr);
+    EXPECT_EQ(call.run(), CONVSMITH_FAILED) << name;
+    EXPECT_EQ(call.error.message, "parallel_" + std::string(name) + "_forward: the parallel loop returned -11");
     library.table().set_parallel_for(nullptr, nullptr);
     EXPECT_EQ(call.run(), CONVSMITH_OK);
   }

@@ -127,6 +127,15 @@ TEST(Conv, PacksAgainAfterAStep) {
   EXPECT_EQ(inner_product(dx, dx), inner_product(wanted_dx, wanted_dx));
 }
 
+TEST(Conv, HasNothingToGoBackFromAfterAForwardThatFailed) {
+  Conv conv(library, "edge");
+  (void)conv.forward(edge_input());
+  EXPECT_THROW(conv.forward(edge_input(), Tensor({1, 1, 6, 9})), Error);
+  EXPECT_NE(message_of([&] { (void)conv.backward(edge_target(), false); }).find("expected a call of forward"), std::string::npos);
+  (void)conv.forward(edge_input());
+  EXPECT_NO_THROW((void)conv.backward(edge_target(), false));
+}
+
 TEST(Conv, ConstantWeightsOnlyApply) {
   Conv conv(library, "constant");
   EXPECT_FALSE(conv.has_weight());

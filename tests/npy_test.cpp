@@ -1,6 +1,7 @@
 // .npy files: what is read, what is written, and what every kind of damage does. Whole-file writing.
 #include "convsmith/npy.h"
 #include <gtest/gtest.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -87,6 +88,22 @@ TEST(Npy, ReadsEveryVersionAndByteOrder) {
       EXPECT_EQ(values(t), wanted);
     }
   }
+}
+
+// Through a float, rounded to nearest twice, these would go the other way.
+TEST(Npy, RoundsToSixteenBitsOnce) {
+  const double just_above = 1 + 0x1p-11 + 0x1p-40, just_below = 1 + 0x1p-11 - 0x1p-40;
+  const Tensor t = decode_npy(npy(dictionary("<f8", "(5,)"), bytes<double>({just_above, just_below, -just_above, 65519.9999, 1e-300})), "x.npy", CONVSMITH_F16);
+  EXPECT_EQ(std::vector<std::uint16_t>(t.data<std::uint16_t>(), t.data<std::uint16_t>() + 5), (std::vector<std::uint16_t>{0x3c01, 0x3c00, 0xbc01, 0x7bff, 0}));
+  const std::vector<std::int32_t> large = {16842753, 16842752, -16842753};
+  const Tensor stored = decode_npy(npy(dictionary("<i4", "(3,)"), bytes(large)), "x.npy", CONVSMITH_BF16), i32({3}, CONVSMITH_I32);
+  std::copy(large.begin(), large.end(), i32.data<std::int32_t>());
+  for (const Tensor &b : {stored, i32.as(CONVSMITH_BF16)})
+    EXPECT_EQ(std::vector<std::uint16_t>(b.data<std::uint16_t>(), b.data<std::uint16_t>() + 3), (std::vector<std::uint16_t>{0x4b81, 0x4b80, 0xcb81}));
+  try {
+    decode_npy(npy(dictionary("<f8", "(1,)"), bytes<double>({65520.5})), "x.npy", CONVSMITH_F16);
+    FAIL();
+  } catch (const Error &error) { EXPECT_NE(std::string(error.what()).find("got 65520.5"), std::string::npos) << error.what(); }
 }
 
 TEST(Npy, ReadsFortranOrder) {
@@ -255,6 +272,39 @@ TEST(File, ReplacesAndLeavesNothingBehind) {
   EXPECT_EQ(folder.files().size(), 2u);
   write_file(folder / "empty", "");
   EXPECT_EQ(read_file(folder / "empty"), "");
+}
+
+TEST(File, FollowsALinkToWhereThereIsNothingYet) {
+  const Folder folder;
+  std::filesystem::create_directory(folder / "inner");
+  std::filesystem::create_symlink("inner/second", folder / "first");
+  std::filesystem::create_symlink("target", folder / "inner/second");
+  write_file(folder / "first", "bytes");
+  EXPECT_TRUE(std::filesystem::is_symlink(folder / "first") && std::filesystem::is_symlink(folder / "inner/second"));
+  EXPECT_EQ(read_file(folder / "inner/target"), "bytes");
+  std::filesystem::create_symlink("round", folder / "round");
+  EXPECT_THROW(write_file(folder / "round", "bytes"), Error);
+  EXPECT_TRUE(std::filesystem::is_symlink(folder / "round"));
+}
+
+// /dev/stdout may be a file that others write too.
+TEST(File, WritesAnOpenFileWhereItStands) {
+  const Folder folder;
+  const int fd = ::open((folder / "log").c_str(), O_RDWR | O_CREAT | O_APPEND, 0600);
+  ASSERT_EQ(::write(fd, "before ", 7), 7);
+  const std::string open_file = "/dev/fd/" + std::to_string(fd);
+  std::filesystem::create_symlink(open_file, folder / "link");
+  write_file(open_file, "one ");
+  write_file(folder / "link", "two ");
+  ASSERT_EQ(::write(fd, "after", 5), 5);
+  EXPECT_EQ(read_file(folder / "log"), "before one two after");
+  EXPECT_TRUE(std::filesystem::is_symlink(folder / "link"));
+  std::filesystem::remove(folder / "log");
+  write_file(open_file, "more");
+  EXPECT_EQ(::lseek(fd, 0, SEEK_END), 24);
+  EXPECT_EQ(folder.files(), (std::vector<std::string>{"link"}));
+  ::close(fd);
+  EXPECT_THROW(write_file(open_file, "closed"), Error);
 }
 
 std::string write_error(const std::string &path, const std::string &bytes = "x") {

@@ -287,7 +287,7 @@ convsmith_status set_level(int32_t level, convsmith_error *error) {
 }
 
 int parallel_for(int (*body)(void *context, int32_t i), void *context, int32_t count) {
-  int first = 0;
+  int first = count < 0 ? -5 : 0;
   for (int32_t i = 0; i < count; i++)
     if (const int status = body(context, i); first == 0) first = status;
   return first;

@@ -300,7 +300,7 @@ TEST(Problem, ElementCount) {
 }
 
 TEST(Problem, ShapeText) {
-  EXPECT_EQ(shape_text({}), "");
+  EXPECT_EQ(shape_text({}), "()");
   EXPECT_EQ(shape_text({7}), "7");
   EXPECT_EQ(shape_text({2, run_time, 8}), "2x?x8");
 }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <algorithm>
+#include "convsmith/curvature.h"
 #include "convsmith/error.h"
 #include "convsmith/file.h"
 #include "convsmith/trainer.h"
@@ -54,6 +55,17 @@ TEST_P(HalfTraining, LearnsWithMasterWeights) {
   float largest = 0;
   for (const Parameter &p : layer.parameters()) largest = std::max(largest, p.gradient.largest_magnitude());
   EXPECT_GT(largest, 0);
+}
+
+// The gradients that it is made of are far below the smallest number of f16 too.
+TEST_P(HalfTraining, KnowsItsCurvature) {
+  const std::string problem = "in=64x64 kernel=3 pad=1";
+  const Library library = emitted("half_curve", {kernel("half", "all", problem + " type=" + GetParam()), kernel("whole", "all", problem)}, "host").open();
+  const Tensor x({1, 1, 64, 64});
+  for (std::int64_t i = 0; i < x.elements(); i++) x.data<float>()[i] = float(i * 37 % 101) * 0x1p-13f;
+  Conv half(library, "half"), whole(library, "whole");
+  const Curvature found = curvature(half, x, Loss::parse("mean_squared")), wanted = curvature(whole, x, Loss::parse("mean_squared"));
+  EXPECT_NEAR(found.largest, wanted.largest, 0.02 * wanted.largest);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, HalfTraining, testing::Values("f16", "bf16"));

@@ -56,6 +56,9 @@ class Conv {
   std::optional<Tensor> backward(const Tensor &dy, bool want_dx);
   /// Weight, then bias where there is one; they share the layer's memory.
   std::vector<Parameter> parameters() const;
+  /// `backward` for the parameters alone, dL/dy in f32: scaled by a power of two on its way, dy in place, so that 16-bit floats lose
+  /// none of it but what is 2^-14 of its largest element or less. The parameters' gradients are those of dL/dy as it was.
+  void parameter_gradients(const Tensor &dy);
   /// One step of the optimiser on the gradients of the last `backward`.
   void step(Sgd &optimiser);
 

@@ -10,7 +10,7 @@ std::string read_file(const std::string &path);
 
 /// Replaces a file by these bytes, or leaves it as it was: they are written to a temporary file in the same folder,
 /// synchronised, and renamed over it. A symbolic link keeps pointing; the old file's permissions are kept; what is not
-/// a regular file (/dev/stdout, a pipe) is written directly. Throws Error with the path and the system's words.
+/// a regular file (a pipe) is written directly, and so is a file that is open already (/dev/stdout, /dev/fd/3), where it stands. Throws Error with the path and the system's words.
 void write_file(const std::string &path, std::string_view bytes);
 
 }  // namespace convsmith

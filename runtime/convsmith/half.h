@@ -25,6 +25,14 @@ inline std::uint16_t to_bfloat16(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+/// A float on its way to 16 bits, rounded to odd: the nearest of 16 bits is then that of the value itself.
+inline float to_odd(long double value) {
+  const auto nearest = static_cast<float>(value);
+  if (static_cast<long double>(nearest) == value || value != value) return nearest;
+  const bool away = (nearest > value) == (value > 0);  // from zero
+  return float_of((bits_of(nearest) - (away ? 1 : 0)) | 1);
+}
+
 /// IEEE 754 binary16: 1 sign, 5 exponent (bias 15) and 10 fraction bits.
 inline float from_float16(std::uint16_t bits) {
   const std::uint32_t sign = std::uint32_t{bits} >> 15 << 31, magnitude = bits & 0x7fff;

@@ -30,7 +30,8 @@ typedef struct {
   convsmith_error *error;
   int reported;
   int loop_status; /* of a caller's parallel loop that failed: a kernel without assertions does not look */
-  int out_of_memory; /* as a driver told it */
+  int loop_failed; /* by itself, and not for what a task of it returned */
+  int out_of_memory; /* as a driver told it, or a task */
 } call_state;
 
 static convsmith_allocator the_allocator;
@@ -73,19 +74,27 @@ typedef struct {
   task_function task;
   int min;
   uint8_t *closure;
+  int status; /* of a task that failed, 0: of none */
 } loop_state;
 
 static int loop_body(void *context, int32_t i) {
-  const loop_state *loop = (const loop_state *)context;
-  return loop->task(loop->call, loop->min + i, loop->closure);
+  loop_state *loop = (loop_state *)context;
+  const int status = loop->task(loop->call, loop->min + i, loop->closure);
+  if (status) __atomic_store_n(&loop->status, status, __ATOMIC_RELEASE);
+  return status;
 }
 
 static int callers_do_par_for(void *call, task_function task, int min, int size, uint8_t *closure) {
   loop_state loop;
   int status;
-  loop.call = call, loop.task = task, loop.min = min, loop.closure = closure;
+  loop.call = call, loop.task = task, loop.min = min, loop.closure = closure, loop.status = 0;
   status = the_parallel_for(the_parallel_for_user, loop_body, &loop, size);
-  if (status && call) __atomic_store_n(&((call_state *)call)->loop_status, status, __ATOMIC_RELEASE);
+  if (status && call) {
+    call_state *state = (call_state *)call;
+    __atomic_store_n(&state->loop_status, status, __ATOMIC_RELEASE);
+    if (status != loop.status) __atomic_store_n(&state->loop_failed, 1, __ATOMIC_RELEASE);
+    if (loop.status == OUT_OF_HOST_MEMORY) __atomic_store_n(&state->out_of_memory, 1, __ATOMIC_RELEASE);
+  }
   return status;
 }
 
@@ -378,7 +387,7 @@ static convsmith_status check_memory(const pass_spec *p, const argument_spec *a,
       return fail(error, CONVSMITH_BAD_ARGUMENT, "%s: %s: axis %d: a stride of %lld leads past 2^31 elements",
                   p->function, a->name, axis, (long long)stride);
     if (i < a->fixed) clear = a->stride[axis] * extent;
-    else if (stride > 0) clear = stride * extent;
+    else if (extent > 1 && stride > 0) clear = stride * extent;
   }
   /* Halide addresses a whole tensor with 32 bits too. */
   clear = 0;
@@ -556,7 +565,7 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
     arguments[next++] = b;
   }
   if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);
-  state.error = error, state.reported = 0, state.loop_status = 0, state.out_of_memory = 0;
+  state.error = error, state.reported = 0, state.loop_status = 0, state.loop_failed = 0, state.out_of_memory = 0;
 #if DEVICES
   code = level < DEVICES ? call_on_device(p, level, tensors, arguments, buffers, &state) : p->kernel[level](arguments);
 #else
@@ -564,9 +573,10 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
 #endif
   if (code == 0) code = state.loop_status;
   if (code == 0) return CONVSMITH_OK;
-  if (code == OUT_OF_HOST_MEMORY || code == OUT_OF_DEVICE_MEMORY || state.out_of_memory) return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
-  if (code == state.loop_status && !state.reported)
-    return fail(error, CONVSMITH_FAILED, "%s: the parallel loop returned %d", p->function, code);
+  if (state.out_of_memory || (!state.loop_failed && (code == OUT_OF_HOST_MEMORY || code == OUT_OF_DEVICE_MEMORY)))
+    return fail(error, CONVSMITH_OUT_OF_MEMORY, "%s: out of memory", p->function);
+  if (state.loop_failed && !state.reported)
+    return fail(error, CONVSMITH_FAILED, "%s: the parallel loop returned %d", p->function, state.loop_status);
   if (!state.reported) return fail(error, CONVSMITH_FAILED, "%s: the kernel returned %d", p->function, code);
   return CONVSMITH_FAILED;
 }

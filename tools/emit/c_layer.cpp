@@ -230,6 +230,7 @@ std::string c_source(const EmittedLibrary &lib) {
       "void {0}_set_parallel_for(convsmith_parallel_for run, void *user) {{\n"
       "  the_parallel_for = run, the_parallel_for_user = user;\n}}\n"
       "int {0}_parallel_for(int (*body)(void *context, int32_t i), void *context, int32_t count) {{\n"
+      "  if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);\n"
       "  return run_loop(body, context, count);\n}}\n"
       "void {0}_set_allocator(const convsmith_allocator *allocator) {{\n"
       "  static const convsmith_allocator none;\n  free_kept();\n  the_allocator = allocator ? *allocator : none;\n}}\n"

@@ -56,7 +56,7 @@ std::vector<KernelRequest> read_spec(const std::string &path) {
   std::vector<KernelRequest> kernels;
   std::set<std::string> names;
   int number = 0;
-  for (size_t at = 0; at < text.size();) {
+  for (size_t at = text.starts_with("\xef\xbb\xbf") ? 3 : 0; at < text.size();) {  // past a mark of UTF-8
     const size_t end = std::min(text.find('\n', at), text.size());
     const std::string_view whole(text.data() + at, end - at);
     const std::string_view line = trimmed(whole.substr(0, whole.find('#')));
