@@ -111,17 +111,31 @@ const Record *RecordBook::find(const Workload &w, const std::string &cpu) const 
 std::string fold_records(const std::string &text, const std::string &target, const std::vector<Record> &records) {
   RecordBook book;
   book.add(target + ".rec", text);
-  std::map<std::string, std::string> lines;
-  const auto put = [&](const Record &r) { lines[fmt::format("{} | {} | {}", r.problem.str(), pass_name(r.pass), r.cpu)] = record_line(r); };
-  for (auto &r : book.records()) put(r);
-  for (auto &r : records) put(r);
-  std::string folded;
-  for (size_t at = 0; at < text.size() && (text[at] == '#' || text[at] == '\n');) {
+  struct Entry {
+    std::string comments, line;
+  };
+  std::map<std::string, Entry> entries;
+  const auto entry = [&](const Record &r) -> Entry & { return entries[fmt::format("{} | {} | {}", r.problem.str(), pass_name(r.pass), r.cpu)]; };
+  // What stands before the first record is the file's; a comment further on belongs to the record after it.
+  std::string folded, comments;
+  size_t next = 0;
+  for (size_t at = 0; at < text.size();) {
     const size_t end = std::min(text.find('\n', at), text.size());
-    folded += text.substr(at, end - at) + "\n", at = end + 1;
+    const std::string_view line = trimmed(std::string_view(text).substr(at, end - at));
+    at = end + 1;
+    if (line.empty() || line[0] == '#') {
+      std::string &kept = next == 0 ? folded : comments;
+      if (next == 0 || !line.empty()) kept += std::string(line) + "\n";
+      continue;
+    }
+    const Record &r = book.records()[next++];
+    Entry &e = entry(r);
+    e.comments += comments, e.line = record_line(r);
+    comments.clear();
   }
-  for (auto &[key, line] : lines) folded += line + "\n";
-  return folded;
+  for (auto &r : records) entry(r).line = record_line(r);
+  for (auto &[key, e] : entries) folded += e.comments + e.line + "\n";
+  return folded + comments;
 }
 
 std::string halide_version() {

@@ -225,10 +225,22 @@ TEST_F(CommandErrorTest, SpecFiles) {
        StartsWith("@lib.spec:1: expected NAME : PASSES : PROBLEM, got \"\\x7f\\x01"));
   fail(2, {"emit", "@x.npy", "-o", "@out"}, StartsWith("@x.npy:1: expected NAME : PASSES : PROBLEM, got "));
   fail(2, {"emit", "@.", "-o", "@out"}, "@.: cannot read: Is a directory");
+  write("@lib.spec", good);
+  fail(2, {"emit", "@lib.spec", "-o", "@out", "--passes", "weight_gradient"},
+       "--passes weight_gradient: @lib.spec names the passes of its kernels: expected a problem");
   for (const char *name : {"a-b", "3", "a b"})
     fail(2, {"emit", edge, "-o", "@out", "--name", name},
          fmt::format("--name: expected letters, digits and _, got \"{}\"", name));
   EXPECT_FALSE(fs::exists(path("@out")));
+}
+
+TEST_F(CommandErrorTest, SpecFilesByAnyName) {
+  // What is there is a spec file, though its name holds a =; and one may begin with a mark of UTF-8.
+  write("@run=1.spec", "\xef\xbb\xbf" "a : forward : in=6x8 kernel=1x2\n");
+  succeed({"emit", "@run=1.spec", "-o", "@out", "--name", "k", "--no-verify", "--quiet"});
+  EXPECT_TRUE(fs::exists(path("@out/libk.a")));
+  // An option that may be repeated takes one word.
+  succeed({"emit", "--weights", "a=@kernel.npy", "@run=1.spec", "-o", "@out", "--name", "k", "--no-verify", "--quiet"});
 }
 
 TEST_F(CommandErrorTest, ConstantWeights) {

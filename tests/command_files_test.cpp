@@ -123,6 +123,9 @@ TEST_F(CommandErrorTest, Pictures) {
   write("@cut.png", std::string_view(whole).substr(0, whole.size() / 2));
   write("@cut.ppm", "P3 2 2 255 1 2 3 4 5 6 7 8 9 10 11\n");
   write("@empty.png", "");
+  write("@grey.pgm", "P2 2 2 255 1 2 3 4\n");
+  fail(2, {"learn", "--from", "@a.ppm", "--to", "@grey.pgm", "--kernel", "3"}, "--to @grey.pgm: expected 3 channels as in --from, got 1");
+  fail(2, {"learn", "--from", "@a.ppm", "--to", "@a.ppm", "--kernel", "1x2x3"}, "--kernel 1x2x3: expected K or KHxKW for pictures, got 3 axes");
   const std::pair<const char *, const char *> bad[] = {
       {"@missing.png", "@missing.png: cannot read: No such file or directory"},
       {"@empty.png", "@empty.png: expected a PNG, JPEG, PGM (P2, P5) or PPM (P3, P6) image, got an empty file"},
@@ -177,6 +180,38 @@ TEST_F(CommandErrorTest, StandardOutputThatCannotBeWritten) {
     EXPECT_EQ(r.exit_code, 2) << words;
     EXPECT_EQ(r.err, "convsmith: standard output: could not be written\n") << words;
   }
+}
+
+TEST_F(CommandErrorTest, WhatIsReadIsNotWrittenOver) {
+  const std::string spec = "a : forward : in=6x8 kernel=1x2\n";
+  write("@a.spec", spec);
+  for (const char *option : {"--json", "--html"}) {
+    fail(2, {"bench", "@a.spec", "--seconds", "0", option, "@a.spec"}, fmt::format("{} @a.spec: expected another file than SPEC @a.spec", option));
+    fail(2, {"tune", "@a.spec", "--time", "0s", "--log", "@log", option, "@log"}, fmt::format("{} @log: expected another file than --log @log", option));
+    fail(2, {"tune", "@a.spec", "--time", "0s", "--log", "@log", option, "@a.spec"}, fmt::format("{} @a.spec: expected another file than PROBLEM-or-SPEC @a.spec", option));
+  }
+  EXPECT_EQ(read("@a.spec"), spec);
+  fail(2, learn({"--init", "@start.npy", "--plot", "@start.npy"}), "--plot @start.npy: expected another file than --init @start.npy");
+  fail(2, learn({"--compare", "@kernel.npy", "--plot", "@kernel.npy"}), "--plot @kernel.npy: expected another file than --compare @kernel.npy");
+}
+
+// An unset variable of a shell.
+TEST_F(CommandErrorTest, EmptyNames) {
+  fail(2, {"emit", edge, "-o", ""}, "--output: expected a name, got \"\"; see convsmith emit --help");
+  fail(2, {"verify", edge, "-o", ""}, "--output: expected a name, got \"\"; see convsmith verify --help");
+  fail(2, {"apply", "edge-x", "@a.ppm", "-o", ""}, "--output: expected a name, got \"\"; see convsmith apply --help");
+  fail(2, learn({"--out", ""}), "--out: expected a name, got \"\"; see convsmith learn --help");
+  fail(2, learn({"--plot", ""}), "--plot: expected a name, got \"\"; see convsmith learn --help");
+  fail(2, forward(edge, {"--out", ""}), "--out: expected a name, got \"\"; see convsmith run --help");
+  fail(2, {"bench", "@a.spec", "--json", ""}, "--json: expected a name, got \"\"; see convsmith bench --help");
+  fail(2, {"tune", edge, "--export", ""}, "--export: expected a name, got \"\"; see convsmith tune --help");
+}
+
+TEST_F(CommandErrorTest, ReviewedRecordsStayAndAreReadBeforeTheSearch) {
+  write("@log", "");
+  fail(2, {"tune", edge, "--time", "1h", "--log", "@log", "--export", "@log/x"}, HasSubstr("@log/x"));
+  succeed({"tune", edge, "--passes", "forward", "--threads", "1", "--time", "0s", "--log", "@log", "--export", "@records", "--quiet"});
+  EXPECT_EQ(listing("@records"), Words{});
 }
 
 TEST_F(CommandErrorTest, FilesGivenEarlierStayAsTheyWere) {

@@ -83,6 +83,11 @@ TEST(Records, FoldIntoAFile) {
                       "in=9x9 kernel=3 | forward | * | cpu_direct@1 tile=4 | gflops=2\n" + "in=9x9 kernel=3 | forward | amd-25-1 | cpu_direct@1 tile=8 | gflops=2\n");
   EXPECT_EQ(fold_records(once, "x86-64-avx2", {}), once);
   EXPECT_THROW(fold_records("nonsense\n", "x86-64-avx2", {}), Error);
+  // A comment further on belongs to the record after it, and stays with it where this is replaced.
+  const std::string noted = head + good + "# Measured twice.\n" + other + "# The end.\n";
+  EXPECT_EQ(fold_records(noted, "x86-64-avx2", {record("in=9x9 kernel=3", "*", "tile=4")}),
+            head + "ic=64 oc=64 in=56x56 kernel=3 pad=1 | forward | * | cpu_direct@1 tile=16,6 | gflops=1 halide=21.0.0\n" +
+                "# Measured twice.\nin=9x9 kernel=3 | forward | * | cpu_direct@1 tile=4 | gflops=2\n# The end.\n");
 }
 
 // The files that are checked in: each record fits its problem today.

@@ -55,6 +55,16 @@ TEST(Trials, ATornLineIsDropped) {
   }
 }
 
+TEST(Trials, WhatIsNoTrialIsSetAsideThoughItHasNoEnd) {
+  const TestFolder folder;
+  const std::string file = folder / "log";
+  write_file(file, trial_line(trial(1)) + "\nnotes of somebody's");
+  const TrialLog log(file);
+  EXPECT_EQ(log.trials().size(), 1u);
+  EXPECT_EQ(log.quarantined(), 1);
+  EXPECT_EQ(read_file(file + ".bad"), "notes of somebody's\n");
+}
+
 TEST(Trials, ACorruptLineIsSetAsideAndTheOthersStay) {
   const TestFolder folder;
   const std::string file = folder / "log";

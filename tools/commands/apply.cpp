@@ -47,7 +47,7 @@ void add_apply(CLI::App &app, Settings &s) {
   sub->add_option("KERNEL", a->kernel, "K.npy, edge-x, edge-y, sharpen, laplacian, gaussian:SIGMA or box:N")
       ->required();
   sub->add_option("IMAGE", a->in, "PNG, JPEG, PPM or PGM; each channel on its own, the border repeated")->required();
-  sub->add_option("-o,--output", a->out, ".png, .ppm or .pgm, of the same size; values clamped to 0..1")->required();
+  sub->add_option("-o,--output", a->out, ".png, .ppm or .pgm, of the same size; values clamped to 0..1")->required()->check(a_name());
   sub->add_flag("--absolute", a->absolute, "write the magnitude, for kernels of edges");
   add_settings(*sub, s);
   sub->callback([a, &s] { apply(*a, s); });

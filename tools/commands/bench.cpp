@@ -224,7 +224,8 @@ class Bench {
 };
 
 void bench(const BenchArguments &a, Settings &s) {
-  a.files.check(s);
+  a.files.check(s, {{"SPEC", a.set}});
+  if (a.seconds > 3600) throw Error(fmt::format("--seconds: expected at most 3600, got {}", a.seconds));
   const auto kernels = chosen(a);
   Bench bench(a, s);
   bench.run(kernels);
@@ -242,7 +243,7 @@ void add_bench(CLI::App &app, Settings &s) {
   sub->add_option("--threads", a->threads, "numbers separated by commas")->capture_default_str();
   sub->add_option("--batch", a->batch, "numbers separated by commas, in place of each problem's n");
   sub->add_option("--only", a->only, "only kernels whose names hold this text");
-  sub->add_option("--peer", a->peers, "NAME=PROGRAM ARGUMENT...: a peer to time beside; tools/bench sets them up");
+  sub->add_option("--peer", a->peers, "NAME=PROGRAM ARGUMENT...: a peer to time beside; tools/bench sets them up")->allow_extra_args(false);
   sub->add_option("--seconds", a->seconds, "for each contestant of a row")->capture_default_str()->check(number_from(0));
   sub->add_option("--schedule", a->schedule, "NAME knob=...: for every pass instead of the records and rules; knobs left out keep their presets; presets: the rules alone");
   sub->add_option("--against", a->against, "presets, or NAME knob=...: our own kernels with those, timed beside as a peer is");

@@ -38,8 +38,7 @@ void add_build_settings(CLI::App &app, Settings &s) {
                  "machine to make code for: host, a level (see `convsmith list targets`), or several, T,T…")
       ->capture_default_str();
   app.add_option("--cc", s.cc, "C compiler for the C layer")
-      ->check(
-          [](const std::string &text) { return std::string(text.empty() ? "expected a C compiler, got \"\"" : ""); })
+      ->check(a_name("a C compiler"))
       ->capture_default_str();
 }
 
@@ -86,8 +85,17 @@ CLI::Validator one_of(std::vector<std::string> words) {
       "");
 }
 
+CLI::Validator a_name(const std::string &of) {
+  return CLI::Validator([of](const std::string &text) { return text.empty() ? fmt::format("expected {}, got \"\"", of) : ""; }, "");
+}
+
+bool is_spec(const std::string &what) {
+  std::error_code ignored;
+  return what.find('=') == std::string::npos || fs::is_regular_file(what, ignored);
+}
+
 std::vector<KernelRequest> requests_of(const std::string &what, const std::string &passes) {
-  if (what.find('=') == std::string::npos) return read_spec(what);
+  if (is_spec(what)) return read_spec(what);
   KernelRequest r{kernel_name, {}, Problem::parse(what), "", {}};
   r.passes = parse_passes(passes, r.problem);
   return {r};
@@ -149,13 +157,17 @@ std::string default_thread_counts() {
 }
 
 void ReportFiles::add_to(CLI::App &app) {
-  app.add_option("--json", json, "file for the results; -: standard output, and no prose");
-  app.add_option("--html", html, "file for a page of the results that needs no other file");
+  app.add_option("--json", json, "file for the results; -: standard output, and no prose")->check(a_name());
+  app.add_option("--html", html, "file for a page of the results that needs no other file")->check(a_name());
 }
 
-void ReportFiles::check(Settings &s) const {
+void ReportFiles::check(Settings &s, const std::map<std::string, std::string> &inputs) const {
   if (json == "-") s.json = true;
   else require_writable("--json", json);
+  for (auto &[option, file] : inputs) {
+    if (json != "-") refuse_same_file("--json", json, option, file);
+    refuse_same_file("--html", html, option, file);
+  }
   require_writable("--html", html);
   refuse_same_file("--json", json, "--html", html);
 }

@@ -1,6 +1,7 @@
 // The subcommands: one file each, all with this shape.
 #pragma once
 #include <CLI/CLI.hpp>
+#include <map>
 #include <string>
 #include "convsmith/error.h"
 #include "convsmith/library.h"
@@ -35,6 +36,8 @@ void add_cache(CLI::App &, Settings &);
 
 /// The kernels of a spec file, or one called "kernel" of a problem text with these passes.
 std::vector<KernelRequest> requests_of(const std::string &problem_or_spec, const std::string &passes);
+/// Whether that is a spec file: where there is one, or no key=value.
+bool is_spec(const std::string &problem_or_spec);
 
 /// Of these kernels, which come from `source`, those whose names hold a text, with their passes out of "all" or a list.
 /// Throws Error where none is left, or an extent is not known.
@@ -57,6 +60,8 @@ std::string json_text(const nlohmann::json &);
 CLI::Validator whole_number(std::uint64_t low, std::uint64_t high);
 CLI::Validator number_from(double low);
 CLI::Validator one_of(std::vector<std::string> words);
+/// Of a file's or a folder's name: that it is not empty, as an unset variable of a shell is.
+CLI::Validator a_name(const std::string &of = "a name");
 
 /// "copied_bytes" to and from the GPU, where a library runs on one.
 void note_copies(nlohmann::json &, const Library &);
@@ -70,8 +75,8 @@ std::string default_thread_counts();
 struct ReportFiles {
   std::string json, html;
   void add_to(CLI::App &);
-  /// Before the work: whether they can be written.
-  void check(Settings &) const;
+  /// Before the work: whether they can be written, and are none of the inputs, a file for each option that names one.
+  void check(Settings &, const std::map<std::string, std::string> &inputs) const;
   void write(const nlohmann::json &report, std::string (*page)(const nlohmann::json &)) const;
 };
 

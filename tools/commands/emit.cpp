@@ -16,6 +16,7 @@ struct EmitArguments {
 };
 
 void emit(const EmitArguments &a, const Settings &s) {
+  if (is_spec(a.what) && a.passes != "all") throw Error(fmt::format("--passes {}: {} names the passes of its kernels: expected a problem", a.passes, a.what));
   std::vector<KernelRequest> kernels = requests_of(a.what, a.passes);
   for (const std::string &w : a.weights) {
     const size_t eq = w.find('=');
@@ -41,7 +42,7 @@ void emit(const EmitArguments &a, const Settings &s) {
   }
   EmitOptions o;
   o.name = a.name.empty() ? std::filesystem::path(a.what).stem().string() : a.name;
-  if (a.name.empty() && a.what.find('=') != std::string::npos) o.name = "kernels";
+  if (a.name.empty() && !is_spec(a.what)) o.name = "kernels";
   o.folder = a.folder, o.targets = s.target, o.cc = s.cc, o.tune_for = a.tune_for, o.records = a.records,
   o.verify = !a.no_verify;
   ProgressBar bar("emitting", 1000, s.quiet || s.json);
@@ -88,10 +89,10 @@ void add_emit(CLI::App &app, Settings &s) {
   auto *sub = app.add_subcommand("emit", "make a static library, its C header and its manifest");
   auto a = std::make_shared<EmitArguments>();
   sub->add_option("PROBLEM-or-SPEC", a->what, "problem text, or a file of lines NAME : PASSES : PROBLEM")->required();
-  sub->add_option("-o,--output", a->folder, "folder for libLIB.a, LIB.h, LIB.c and LIB.json")->required();
+  sub->add_option("-o,--output", a->folder, "folder for libLIB.a, LIB.h, LIB.c and LIB.json")->required()->check(a_name());
   sub->add_option("--name", a->name, "LIB: the library's name (default: the spec file's)");
   sub->add_option("--passes", a->passes, "of a problem: names separated by commas, or all")->capture_default_str();
-  sub->add_option("--weights", a->weights, "KERNEL=FILE: weights (.npy) that become constants in the code");
+  sub->add_option("--weights", a->weights, "KERNEL=FILE: weights (.npy) that become constants in the code")->allow_extra_args(false);
   sub->add_option("--tune-for", a->tune_for, "CPU whose records to use (default: this one where the code is for it)");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
   sub->add_flag(

@@ -194,6 +194,7 @@ void explain(const ExplainArguments &a, const Settings &s) {
   if (job.cpu.empty()) job.cpu = job.target == level_name(host_target()) ? this_cpu() : "*";
 
   const Candidate asked = candidate_of(a.schedule);
+  if (!asked.schedule.empty() && asked.schedule != "presets") (void)find_schedule(asked.schedule);  // throws where there is none
   nlohmann::json j = json_problem(p);
   j["target"] = job.target, j["tune_for"] = job.cpu;
   std::string costs, choices;

@@ -56,7 +56,7 @@ Tensor read_array(const std::string &path, int rank) {
 // The problem that takes `from` to `to`: padding that keeps the size, or none, as the extents say.
 Problem problem_of(const LearnArguments &a, const Shape &from, const Shape &to, int rank, bool pictures) {
   if (from[0] != to[0])
-    throw Error(fmt::format("--to {}: expected {} samples as in --from, got {}", a.to, from[0], to[0]));
+    throw Error(fmt::format("--to {}: expected {} {} as in --from, got {}", a.to, from[0], pictures ? "channels" : "samples", to[0]));
   std::string in;
   for (int i = 0; i < rank; i++) in += fmt::format("{}{}", i ? "x" : "", from[size_t(2 + i)]);
   const std::string common = fmt::format("op={} n={} ic={} oc={} in={} kernel={} stride={} bias={}", a.op, from[0],
@@ -136,6 +136,8 @@ void learn(const LearnArguments &a, const Settings &s) {
   refuse_same_file("--plot", a.plot, "--out", a.out);
   refuse_same_file("--plot", a.plot, "--from", a.from);
   refuse_same_file("--plot", a.plot, "--to", a.to);
+  refuse_same_file("--plot", a.plot, "--init", a.init);
+  refuse_same_file("--plot", a.plot, "--compare", a.compare);
   require_writable("--out", a.out);
   require_writable("--plot", a.plot);
   const bool pictures = !is_array(a.from);
@@ -145,6 +147,7 @@ void learn(const LearnArguments &a, const Settings &s) {
   Tensor x, target;
   if (pictures) {
     if (rank == 0) rank = 2;
+    if (rank != 2) throw Error(fmt::format("--kernel {}: expected K or KHxKW for pictures, got {} axes", a.kernel, rank));
     x = to_tensor(read_image(a.from)), target = to_tensor(read_image(a.to));
   } else {
     if (rank == 0) {
@@ -189,6 +192,8 @@ void learn(const LearnArguments &a, const Settings &s) {
     const Curvature c = curvature(layer, x, o.loss);
     if (a.optimizer == "momentum") o.momentum = c.heavy_ball_momentum();
     o.rate = o.momentum > 0 ? std::min(c.heavy_ball_rate(), c.largest_stable_rate(o.momentum) / 2) : c.best_rate();
+    if (!(o.rate > 0) || !std::isfinite(o.rate))
+      throw Error(fmt::format("--lr auto: expected an input whose loss has a finite curvature above 0, got {} for {}; give a rate", c.largest, a.from));
     j["curvature"] = {{"largest", c.largest}, {"smallest", c.smallest}};
   }
   j["rate"] = o.rate, j["momentum"] = o.momentum;
@@ -263,8 +268,8 @@ void add_learn(CLI::App &app, Settings &s) {
   sub->add_option("--pad", a->pad, "P or LO:HI (default: none, or what keeps the size, as the extents say)");
   sub->add_option("--stride", a->stride, "stride")->capture_default_str();
   sub->add_option("--border", a->border, "zero, replicate, reflect or wrap (default: zero; replicate for pictures)");
-  sub->add_option("--out", a->out, "the learnt kernel (.npy)");
-  sub->add_option("--plot", a->plot, "the loss curve (.svg)");
+  sub->add_option("--out", a->out, "the learnt kernel (.npy)")->check(a_name());
+  sub->add_option("--plot", a->plot, "the loss curve (.svg)")->check(a_name());
   sub->add_option("--compare", a->compare,
                   "a known kernel to print beside the learnt one: a name as for apply, or .npy");
   sub->add_option("--within", a->within, "with --compare: fail where an element differs by more")

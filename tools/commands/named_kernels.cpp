@@ -47,7 +47,8 @@ Tensor named_kernel(const std::string &name) {
     for (double &v : values) v /= sum;
     return kernel_of(size, size, values);
   }
-  if (!name.ends_with(".npy"))
+  std::error_code ignored;
+  if (!name.ends_with(".npy") && !std::filesystem::is_regular_file(name, ignored))
     throw Error(fmt::format(
         "kernel: expected a .npy file, edge-x, edge-y, sharpen, laplacian, gaussian:SIGMA or box:N, got \"{}\"", name));
   const Tensor t = read_npy(name);

@@ -179,10 +179,10 @@ void add_run(CLI::App &app, Settings &s) {
   sub->add_option("--pass", a->pass, "pass to run")->required();
   for (const char *name : named)
     sub->add_option(fmt::format("--{}", name), a->files[name], fmt::format("{} (.npy)", name));
-  sub->add_option("--tensor", a->tensors, "NAME=FILE: any other tensor that the pass reads");
-  sub->add_option("--size", a->sizes, "NAME=NUMBER: an extent that the problem leaves open, where no input tells it");
-  sub->add_option("--out", a->out, "the pass's (first) result (.npy)");
-  sub->add_option("--output", a->outputs, "NAME=FILE: a result by name");
+  sub->add_option("--tensor", a->tensors, "NAME=FILE: any other tensor that the pass reads")->allow_extra_args(false);
+  sub->add_option("--size", a->sizes, "NAME=NUMBER: an extent that the problem leaves open, where no input tells it")->allow_extra_args(false);
+  sub->add_option("--out", a->out, "the pass's (first) result (.npy)")->check(a_name());
+  sub->add_option("--output", a->outputs, "NAME=FILE: a result by name")->allow_extra_args(false);
   add_settings(*sub, s);
   sub->callback([a, &s] { run(*a, s); });
 }

@@ -71,6 +71,12 @@ class Session {
     o_.seed = a.seed;
     o_.limits = {60, memory_limit};
     if (!a.records.empty()) RecordBook::load(a.records);
+    if (!a.to.empty()) {
+      std::error_code error;
+      std::filesystem::create_directories(a.to, error);
+      require_writable("--export", record_file());
+      (void)with_winners({});  // throws where it is no file of records
+    }
     tools_ = kernel_tools(o_, a.records, s.cc, a.baselines);
   }
 
@@ -182,6 +188,13 @@ class Session {
     say(fmt::format("{} trials, {} of them faulty; better by more than the noise: {} of {} passes\n", trials, faults, won, results_.size()));
   }
 
+  std::string record_file() const { return a_.to + "/" + o_.level + ".rec"; }
+
+  std::string with_winners(const std::vector<Record> &winners) const {
+    std::error_code ignored;
+    return fold_records(std::filesystem::exists(record_file(), ignored) ? read_file(record_file()) : "", o_.level, winners);
+  }
+
   // Winners join the file of their level; a record that they do not beat stays.
   void write_records() {
     std::vector<Record> winners;
@@ -193,12 +206,8 @@ class Session {
                                fmt::join(o_.threads, ","), o_.seed, o_.halide, r.date);
       winners.push_back(w);
     }
-    std::error_code error;
-    std::filesystem::create_directories(a_.to, error);
-    const std::string file = a_.to + "/" + o_.level + ".rec";
-    const std::string text = std::filesystem::exists(file, error) ? read_file(file) : "";
-    const std::string folded = fold_records(text, o_.level, winners);
-    if (folded != text) write_file(file, folded);
+    const std::string file = record_file();
+    if (!winners.empty()) write_file(file, with_winners(winners));
     report_["exported"] = {{"file", file}, {"records", winners.size()}};
     say(fmt::format("{}: {} records written\n", file, winners.size()));
   }
@@ -215,7 +224,7 @@ class Session {
 };
 
 void tune(const TuneArguments &a, Settings &s) {
-  a.files.check(s);
+  a.files.check(s, {{"PROBLEM-or-SPEC", a.what}, {"--log", a.log}});
   require_writable("--log", a.log);
   const double seconds = seconds_of("--time", a.time);
   const auto tasks = tasks_of(a);
@@ -241,7 +250,7 @@ void add_tune(CLI::App &app, Settings &s) {
   sub->add_flag("--baselines", a->baselines, "measure Halide's own schedulers too, Mullapudi2016 and Adams2019");
   sub->add_option("--log", a->log, "file of trials, read first and then appended to (default: one in the user's cache folder)");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
-  sub->add_option("--export", a->to, "folder whose LEVEL.rec takes the settings that are better by more than the noise");
+  sub->add_option("--export", a->to, "folder whose LEVEL.rec takes the settings that are better by more than the noise")->check(a_name());
   a->files.add_to(*sub);
   add_build_settings(*sub, s);
   sub->callback([a, &s] { tune(*a, s); });

@@ -57,7 +57,7 @@ void add_verify(CLI::App &app, Settings &s) {
       ->check(one_of({"chosen", "all", "extremes"}))
       ->capture_default_str();
   sub->add_option("--seed", a->seed, "of the data")->check(whole_number(0, UINT64_MAX))->capture_default_str();
-  sub->add_option("-o,--output", a->out, "the certificate (.json)");
+  sub->add_option("-o,--output", a->out, "the certificate (.json)")->check(a_name());
   add_settings(*sub, s);
   sub->callback([a, &s] { verify(*a, s); });
 }

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <numeric>
 #include <thread>
+#include "tools/support/interrupt.h"
 
 namespace convsmith {
 
@@ -16,6 +17,7 @@ std::vector<Times> race(const std::vector<Racer> &racers, double seconds, std::m
     std::shuffle(order.begin(), order.end(), random);
     for (const size_t i : order) {
       std::this_thread::sleep_for(std::chrono::milliseconds(2));  // the threads of the one before go to sleep
+      check_interrupt();
       const Times t = racers[i].time(seconds / rounds);
       best[i].min_us = round ? std::min(best[i].min_us, t.min_us) : t.min_us;
       medians[i].push_back(t.median_us);

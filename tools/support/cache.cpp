@@ -154,7 +154,12 @@ Cache::Cache(fs::path folder, std::uint64_t limit_bytes) : folder_(std::move(fol
 Cache Cache::of_user() {
   const std::string limit_text = environment("CONVSMITH_CACHE_LIMIT");
   const std::uint64_t limit = limit_text.empty() ? default_limit : parse_bytes("CONVSMITH_CACHE_LIMIT", limit_text);
-  if (const std::string folder = environment("CONVSMITH_CACHE"); !folder.empty()) return {fs::absolute(folder), limit};
+  if (const std::string folder = environment("CONVSMITH_CACHE"); !folder.empty()) {
+    std::error_code error;
+    const fs::path path = fs::absolute(folder, error);
+    if (error) throw Error(fmt::format("CONVSMITH_CACHE {}: {}", folder, error.message()));
+    return {path, limit};
+  }
   // The XDG specification has relative paths ignored.
   if (const fs::path base = environment("XDG_CACHE_HOME"); base.is_absolute()) return {base / "convsmith", limit};
   if (const fs::path home = environment("HOME"); home.is_absolute()) return {home / ".cache" / "convsmith", limit};
@@ -214,7 +219,8 @@ std::uint64_t Cache::size() const {
 void Cache::clear() {
   const std::vector<CacheEntry> found = entries();
   for (const CacheEntry &entry : found) discard(folder_, entry.folder);
-  if (fs::exists(folder_)) remove_leftovers();
+  std::error_code error;
+  if (fs::exists(folder_, error)) remove_leftovers();
 }
 
 void Cache::remove_leftovers() const {

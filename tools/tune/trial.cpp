@@ -91,7 +91,10 @@ void TrialLog::read() {
   std::string kept, bad;
   for (size_t at = 0; at < text.size();) {
     const size_t end = text.find('\n', at);
-    if (end == std::string::npos) break;  // its writer was killed: no trial was finished
+    if (end == std::string::npos) {
+      if (text[at] != '{') bad += text.substr(at) + "\n", quarantined_++;
+      break;  // else its writer was killed: no trial was finished
+    }
     const std::string line = text.substr(at, end - at);
     at = end + 1;
     if (Trial t; read_trial(line, t)) trials_[t.key] = t, kept += line + "\n";
