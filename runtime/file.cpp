@@ -74,7 +74,11 @@ std::string resolved(const std::string &path, int &descriptor) {
     descriptor = own_descriptor(at);
     if (descriptor >= 0) return at;
     const std::string target(to, static_cast<std::size_t>(length));
-    at = target.rfind('/', 0) == 0 || at.find('/') == std::string::npos ? target : folder_of(at) + target;
+    const std::string next = target.rfind('/', 0) == 0 || at.find('/') == std::string::npos ? target : folder_of(at) + target;
+    struct stat status;
+    // What /proc shows of another process leads to a file, but its text may not.
+    if (::stat(at.c_str(), &status) == 0 && ::lstat(next.c_str(), &status) != 0) return at;
+    at = next;
   }
   fail(path, "write", ELOOP);
 }
