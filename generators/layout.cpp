@@ -13,7 +13,7 @@ Problem planned(Problem p) {
   if (p.n == run_time) p.n = 1;
   for (int a = 0; a < p.rank; a++)
     if (p.in[a] == run_time) {
-      const std::int64_t window = p.dilation[a] * (p.kernel[a] - 1) + 1;
+      const std::int64_t window = p.window(a);
       p.in[a] = std::max<std::int64_t>(p.rank == 1 ? 4096 : p.rank == 2 ? 128 : 32, std::min(4 * window, window + (1 << 20)));
       if (p.op != Op::transposed) p.in[a] -= p.pad_lo[a] + p.pad_hi[a] < 0 ? p.pad_lo[a] + p.pad_hi[a] : 0;
     }
@@ -254,7 +254,7 @@ void set_sizes(Workload &w, const std::function<Expr(int size)> &number) {
   for (int a = 0; a < p.rank; a++) {
     const Expr in = w.sizes[size_t(size_in + a)];
     if (!in.defined()) continue;
-    const int window = int(p.dilation[a] * (p.kernel[a] - 1) + 1), pads = int(p.pad_lo[a] + p.pad_hi[a]), stride = int(p.stride[a]);
+    const int window = int(p.window(a)), pads = int(p.pad_lo[a] + p.pad_hi[a]), stride = int(p.stride[a]);
     w.sizes[size_t(size_out + a)] = p.op == Op::transposed ? (in - 1) * stride + (window - pads + int(p.out_pad[a]))
                                     : stride == 1          ? in + (pads - window + 1)
                                                            : (in + (pads - window)) / stride + 1;

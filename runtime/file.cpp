@@ -100,28 +100,34 @@ int create_temporary(const std::string &folder, std::string &name) {
   }
 }
 
+// `size` is where to start: the end of file decides.
+std::string read_all(const Descriptor &file, const std::string &path, std::size_t size) {
+  std::string bytes(size, '\0');
+  std::size_t used = 0;
+  for (;;) {
+    const ssize_t count = ::read(file.get(), bytes.data() + used, bytes.size() - used);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail(path, "read", errno);
+    if (count == 0) break;
+    used += static_cast<std::size_t>(count);
+    if (used == bytes.size()) bytes.resize(2 * used);
+  }
+  bytes.resize(used);
+  return bytes;
+}
+
 }  // namespace
 
 std::string read_file(const std::string &path) {
   const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   struct stat status;
   if (file.get() < 0 || ::fstat(file.get(), &status) != 0) fail(path, "read", errno);
-  std::string bytes;
-  // A pipe and the files of /proc have no size: the end of file decides, the size is only where to start.
-  std::size_t used = 0;
+  // A pipe and the files of /proc have no size.
   try {
-    bytes.resize(S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) + 1 : 65536);
-    for (;;) {
-      const ssize_t count = ::read(file.get(), bytes.data() + used, bytes.size() - used);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) fail(path, "read", errno);
-      if (count == 0) break;
-      used += static_cast<std::size_t>(count);
-      if (used == bytes.size()) bytes.resize(2 * used);
-    }
-  } catch (const std::bad_alloc &) { fail(path, "read", ENOMEM); } catch (const std::length_error &) { fail(path, "read", EFBIG); }
-  bytes.resize(used);
-  return bytes;
+    return read_all(file, path, S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) + 1 : 65536);
+  } catch (const std::bad_alloc &) {
+    fail(path, "read", ENOMEM);
+  } catch (const std::length_error &) { fail(path, "read", EFBIG); }
 }
 
 void write_file(const std::string &path, std::string_view bytes) {

@@ -317,9 +317,8 @@ class Reader {
            input);
     }
     if (out < 1) {
-      const std::int64_t window = problem_.dilation[axis] * (problem_.kernel[axis] - 1) + 1;
       fail(Key::kernel, "a window no larger than the padded input",
-           "a window of " + std::to_string(window) + " over " + input);
+           "a window of " + std::to_string(problem_.window(axis)) + " over " + input);
     }
   }
 };

@@ -163,7 +163,7 @@ TEST(BenchPage, GroupsLongSetsByPassAndThreads) {
     for (const char *pass : {"forward", "input_gradient", "weight_gradient"})
       for (const int threads : {1, 2})
         rows.push_back(measured("kernel_" + std::to_string(i), pass, threads,
-                           {{"p", times(500 + 50 * i)}, {"q", times(2000)}, {"r", times(1000)}}));
+                                {{"p", times(500 + 50 * i)}, {"q", times(2000)}, {"r", times(1000)}}));
   const std::string page = bench_page(report(rows, {{"p", "1"}, {"q", "2"}, {"r", "3"}}));
   expect_whole(page);
   EXPECT_EQ(count(page, "<h3>"), 6u);

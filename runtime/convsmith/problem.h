@@ -59,6 +59,8 @@ struct Problem {
 
   /// Extent of the output along an axis; run_time where the input's is.
   std::int64_t out(int axis) const;
+  /// How far the window reaches along an axis: dilation*(kernel-1) + 1.
+  std::int64_t window(int axis) const { return dilation[axis] * (kernel[axis] - 1) + 1; }
   /// [N, C, *spatial] of x and of y; weights and bias as in files: [OC, IC/groups, *kernel] and [OC]
   /// (transposed [IC, OC/groups, *kernel]; local [*out, OC, IC/groups, *kernel]; dense [OC, *out, IC, *in]).
   Shape input_shape() const;

@@ -80,7 +80,7 @@ Shape given_sizes(const Problem &p, const std::map<std::string, Tensor> &given,
     else if (!y.empty() && axis < 0) sizes.push_back(y[0]);
     else if (!y.empty() && p.stride[size_t(axis)] == 1) {
       const size_t a = size_t(axis);
-      const std::int64_t change = p.dilation[a] * (p.kernel[a] - 1) - p.pad_lo[a] - p.pad_hi[a];
+      const std::int64_t change = p.window(axis) - 1 - p.pad_lo[a] - p.pad_hi[a];
       sizes.push_back(y[a + 2] + (p.op == Op::transposed ? -change - p.out_pad[a] : change));
     } else throw Error(fmt::format("--size: expected {}=NUMBER, as no tensor that the pass reads tells it", name));
   }

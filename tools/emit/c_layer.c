@@ -34,6 +34,13 @@ typedef struct {
   int out_of_memory; /* as a driver told it, or a task */
 } call_state;
 
+static call_state new_call(convsmith_error *error) {
+  call_state state;
+  memset(&state, 0, sizeof state);
+  state.error = error;
+  return state;
+}
+
 static convsmith_allocator the_allocator;
 static convsmith_parallel_for the_parallel_for;
 static void *the_parallel_for_user;
@@ -523,7 +530,7 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
   void *arguments[MOST_ARGUMENTS + SIZES + 1];
   int64_t s[SIZES];
   int32_t numbers[SIZES];
-  call_state state;
+  call_state state = new_call(error);
   void *context = &state;
   const int32_t level = chosen_level();
   int i, d, code, next = 0;
@@ -565,7 +572,6 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
     arguments[next++] = b;
   }
   if (__atomic_load_n(&the_threads, __ATOMIC_ACQUIRE) < 0) select_threads(0);
-  state.error = error, state.reported = 0, state.loop_status = 0, state.loop_failed = 0, state.out_of_memory = 0;
 #if DEVICES
   code = level < DEVICES ? call_on_device(p, level, tensors, arguments, buffers, &state) : p->kernel[level](arguments);
 #else

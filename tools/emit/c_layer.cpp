@@ -56,7 +56,7 @@ std::string problem_table(const std::string &kernel, const Problem &p) {
   std::vector<std::string> names, axes(3, "{0}");
   for (const int size : open_sizes(p)) names.push_back(quoted(size_name(p, size)));
   for (int a = 0; a < p.rank && p.op != Op::dense; a++)
-    axes[size_t(a)] = fmt::format("{{{}, {}, {}, {}, {}, {}}}", quoted(size_name(p, size_in + a)), p.dilation[a] * (p.kernel[a] - 1) + 1,
+    axes[size_t(a)] = fmt::format("{{{}, {}, {}, {}, {}, {}}}", quoted(size_name(p, size_in + a)), p.window(a),
                                   p.stride[a], p.pad_lo[a], p.pad_hi[a], p.out_pad[a]);
   const bool any = !names.empty();
   if (!any) names.push_back("0");

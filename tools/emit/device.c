@@ -118,7 +118,7 @@ static int has_device(int32_t level) {
     uint8_t byte = 0;
     halide_dim dim = {0, 1, 1, 0};
     halide_buffer b;
-    call_state state = {NULL, 0, 0, 0, 0};
+    call_state state = new_call(NULL);
     memset(&b, 0, sizeof b);
     b.host = &byte, b.type_code = 1, b.type_bits = 8, b.type_lanes = 1, b.dimensions = 1, b.dim = &dim;
     halide_reuse_device_allocations(&state, 1); /* else each call would wait for room for what it computes on the way */
@@ -214,7 +214,7 @@ static convsmith_status describe_for_device(const char *who, const convsmith_ten
 
 static convsmith_status tensor_to_device(convsmith_tensor *t, convsmith_error *error) {
   const int32_t level = chosen_level();
-  call_state state = {error, 0, 0, 0, 0};
+  call_state state = new_call(error);
   device_tensor *d = t ? (device_tensor *)t->device : NULL;
   convsmith_status status;
   int code = 0;
@@ -241,7 +241,7 @@ static convsmith_status tensor_to_device(convsmith_tensor *t, convsmith_error *e
 }
 
 static convsmith_status tensor_to_host(const convsmith_tensor *t, convsmith_error *error) {
-  call_state state = {error, 0, 0, 0, 0};
+  call_state state = new_call(error);
   device_tensor *d = t ? (device_tensor *)t->device : NULL;
   int code;
   if (!d || !t->data) return fail(error, CONVSMITH_BAD_ARGUMENT, "to_host: expected a tensor on a device, with data to copy it to");
@@ -254,7 +254,7 @@ static convsmith_status tensor_to_host(const convsmith_tensor *t, convsmith_erro
 }
 
 static void release_tensor(convsmith_tensor *t) {
-  call_state state = {NULL, 0, 0, 0, 0};
+  call_state state = new_call(NULL);
   device_tensor *d = t ? (device_tensor *)t->device : NULL;
   if (!d) return;
   if (!d->wrapped) halide_device_free(&state, &d->buffer);
@@ -264,7 +264,7 @@ static void release_tensor(convsmith_tensor *t) {
 
 static convsmith_status synchronize(convsmith_error *error) {
   const int32_t level = chosen_level();
-  call_state state = {error, 0, 0, 0, 0};
+  call_state state = new_call(error);
   const int code = level < DEVICES ? halide_device_sync_global(&state, device_interface[level]()) : 0;
   return code == 0 ? CONVSMITH_OK : device_failed("synchronize", code, &state, error);
 }
@@ -278,7 +278,7 @@ static convsmith_copies copies_so_far(void) {
 
 #if CUDA
 static convsmith_status leave_cuda(void *context, convsmith_error *error) {
-  call_state state = {error, 0, 0, 0, 0};
+  call_state state = new_call(error);
   void *const before = cuda_context;
   int code;
   if (!context) return fail(error, CONVSMITH_BAD_ARGUMENT, "leave: expected a context, got null");

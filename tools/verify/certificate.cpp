@@ -219,10 +219,10 @@ std::vector<Problem> instances(const Problem &p) {
   };
   Problem smallest = p;
   for (int a = 0; a < p.rank; a++)
-    if (p.in[a] == run_time)
-      for (const std::int64_t first = smallest.in[a] = p.op == Op::transposed ? 1 : std::max<std::int64_t>(1, p.dilation[a] * (p.kernel[a] - 1) + 1 - p.pad_lo[a] - p.pad_hi[a]);
-           !valid(smallest) && smallest.in[a] < first + (1 << 16);)
-        smallest.in[a]++;
+    if (p.in[a] == run_time) {
+      const std::int64_t first = p.op == Op::transposed ? 1 : std::max<std::int64_t>(1, p.window(a) - p.pad_lo[a] - p.pad_hi[a]);
+      for (smallest.in[a] = first; !valid(smallest) && smallest.in[a] < first + (1 << 16);) smallest.in[a]++;
+    }
   std::vector<Problem> list;
   const std::int64_t more[] = {0, 5, p.rank == 1 ? 150 : p.rank == 2 ? 29 : 9, 3}, batch[] = {1, 2, 3, 0};
   for (int v = 0; v < 4; v++) {

@@ -85,7 +85,7 @@ void Checker::check_quantised(bool powers_of_two) {
   }
   const Reference<std::int64_t> ref(p_, o);
   const auto extra = dense<double>(residual), w_scales = dense<double>(w_scale);
-  const double u = std::ldexp(1.0, -24), xs = x_scale.data<float>()[0], ys = y_scale.data<float>()[0];
+  const double xs = x_scale.data<float>()[0], ys = y_scale.data<float>()[0];
   const double yz = y_zero.data<std::int32_t>()[0];
   std::int64_t positions = 1;
   for (int a = 0; a < p_.rank; a++) positions *= p_.out(a);
