@@ -37,12 +37,12 @@ Expr from_border(Border border, const Expr &e, int channels, const Expr &extent)
   return select(e < 0 || e > last, clamp(select(e < 0, of(false), of(true)), 0, last), clamp(likely(e), 0, last));
 }
 
-// How far past the two ends of a tensor's row its windows, or those of the gradient, reach.
-std::pair<int, int> reach(const Workload &w, const Geometry &geo, Side side) {
-  const SpatialAxis &a = geo.axes[0];
+// How far past the two ends of a tensor's axis (0: its row) its windows, or those of the gradient, reach.
+std::pair<int, int> reach(const Workload &w, const Geometry &geo, Side side, size_t axis = 0) {
+  const SpatialAxis &a = geo.axes[axis];
   if (side == Side::in) return {std::max(0, a.pad_lo), std::max(0, a.pad_hi)};
   if (w.pass == PassKind::weight_gradient) return {0, 0};
-  const int window = (a.kernel - 1) * std::abs(a.dilation), out_pad = int(w.problem.out_pad[size_t(w.problem.rank) - 1]) * geo.interleaved;
+  const int window = (a.kernel - 1) * std::abs(a.dilation), out_pad = int(w.problem.out_pad[size_t(w.problem.rank) - 1 - axis]) * (axis == 0 ? geo.interleaved : 1);
   return {std::max(0, window + a.stride - 1 - a.pad_lo) / a.stride, std::max(0, window + std::max(a.stride - 1, out_pad) - a.pad_hi) / a.stride};
 }
 
@@ -87,8 +87,11 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
     // No tile reads past a group or a batch; with extents known only when run Halide would keep their selects in the hot loop.
     for (size_t d = 0; d < v.size() && border == Border::zero; d++) {
       if (d == 1 || d + 1 == v.size() || without[d]) continue;
-      value = select(index[d] < inside[d].min, cast(f.type(), beyond), likely(value));
-      value = select(index[d] > inside[d].min + inside[d].extent - 1, cast(f.type(), beyond), likely(value));
+      // Past an end that no window reaches only what a tile is too long by is read, and dropped.
+      const bool open = d >= 2 && w.pass != PassKind::weight_gradient && !(side == Side::in ? geo.axes[d - 2].in : geo.axes[d - 2].out).known;
+      const auto [left, right] = open ? reach(w, geo, side, d - 2) : std::pair(1, 1);
+      if (left) value = select(index[d] < inside[d].min, cast(f.type(), beyond), likely(value));
+      if (right) value = select(index[d] > inside[d].min + inside[d].extent - 1, cast(f.type(), beyond), likely(value));
     }
     return read(value);
   };

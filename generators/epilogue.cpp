@@ -19,7 +19,8 @@ Expr exponential(const Workload &w, const Expr &t) {
   return exp(strict_float(t - k * upper - k * lower)) * reinterpret<float>((cast<int>(k) + 127) << 23);
 }
 
-// e^-v and its kin stay finite: generated code takes no account of infinities.
+// e^-v and its kin stay finite: generated code takes no account of infinities. What they are multiplied by is held there too, or
+// -1e38 would make more than nothing of e^-87.
 Expr logistic(const Workload &w, const Expr &v) { return 1.f / (1.f + exponential(w, -clamp(v, -87.f, 87.f))); }
 
 // Near 0 an odd polynomial, elsewhere 1 - 2/(e^2v + 1): within 4 units in the last place.
@@ -32,10 +33,11 @@ Expr hyperbolic_tangent(const Expr &v) {
   return select(a < 0.625f, near, select(v < 0, -far, far));
 }
 
-// The distribution function of the normal distribution, and its density.
-Expr normal_below(const Expr &v) { return 0.5f * (1.f + erf(v * float(std::sqrt(0.5)))); }
+// The distribution function of the normal distribution, and its density. Past 8 it is 0 or 1 in f32, and the polynomials of erf would overflow.
+Expr normal_below(const Expr &v) { return 0.5f * (1.f + erf(clamp(v, -8.f, 8.f) * float(std::sqrt(0.5)))); }
 Expr normal_density(const Expr &v) {
-  return float(1 / std::sqrt(2 * 3.14159265358979323846)) * exp(max(-0.5f * v * v, -87.f));
+  const Expr near = clamp(v, -13.f, 13.f);  // further out it is less than the least number of f32
+  return select(v == near, float(1 / std::sqrt(2 * 3.14159265358979323846)) * exp(-0.5f * near * near), 0.f);
 }
 
 // db(oc) = sum over n,o of dy(n,oc,o)
@@ -98,8 +100,8 @@ Expr activated(const Workload &w, Expr v) {
     case Kind::leaky_relu: return select(v > 0, v, v * a.a);
     case Kind::sigmoid: return logistic(w, v);
     case Kind::tanh: return hyperbolic_tangent(v);
-    case Kind::silu: return v * logistic(w, v);
-    case Kind::gelu: return v * normal_below(v);
+    case Kind::silu: return max(v, -87.f) * logistic(w, v);
+    case Kind::gelu: return max(v, -8.f) * normal_below(v);
     case Kind::clamp: return clamp(v, a.a, a.b);
   }
   return v;
@@ -108,7 +110,7 @@ Expr activated(const Workload &w, Expr v) {
 Expr slope_from_pre(const Workload &w, Expr v) {
   const Activation &a = w.problem.activation;
   switch (a.kind) {
-    case Kind::silu: return logistic(w, v) * (1.f + v * (1.f - logistic(w, v)));
+    case Kind::silu: return logistic(w, v) * (1.f + max(v, -87.f) * (1.f - logistic(w, v)));
     case Kind::gelu: return normal_below(v) + v * normal_density(v);
     case Kind::leaky_relu: return select(v > 0, 1.f, a.a);
     case Kind::clamp: return select(v > a.a && v < a.b, 1.f, 0.f);

@@ -30,11 +30,31 @@ std::vector<BufferSpec> buffers(const Workload &w) {
   return b;
 }
 
+// The type of sums over the whole batch, whose terms may have one sign: in f32 they would stop at 2^24 of them. Not every OpenCL or
+// Vulkan device has f64; there a row's sum is one term.
+Halide::Type total_type(const Workload &w) {
+  return w.target.has_feature(Target::OpenCL) || w.target.has_feature(Target::Vulkan) ? Float(32) : Float(64);
+}
+
+// sums(c, g, [h, [d,]] n) = sum over w of f(c, g, w, ..., n): rows are summed beside each other.
+Func row_sums(const Workload &w, const std::string &name, const Func &f, const Extent &row) {
+  std::vector<Var> of;
+  for (int d = 0; d + 1 < f.dimensions(); d++) of.push_back(numbered("r", d));
+  const RDom r(from_zero(std::vector<Extent>{row}), name + "_r");
+  Index at(of.begin(), of.end());
+  at.insert(at.begin() + 2, r);
+  Func sums(name);
+  sums(of) = cast(total_type(w), 0);
+  sums(of) += cast(total_type(w), f(at));
+  return sums;
+}
+
 // sum over n and the positions of e, by output channel.
 void bias_update(const Workload &w, const Geometry &geo, const Func &bias, const Func &e, const Expr &twice_rate, Stages &s) {
   const Problem &p = w.problem;
   const auto of_y = extents(geo, side_of(p, true));
-  std::vector<Extent> domain(of_y.begin() + 2, of_y.end());
+  const Func rows = row_sums(w, "bias_rows", e, of_y[2]);
+  std::vector<Extent> domain(of_y.begin() + 3, of_y.end());
   const int positions = of_y[0].plan / int(p.oc);  // of a dense problem, whose elements are all channels
   if (p.op == Op::dense) domain.insert(domain.begin(), Extent(positions));
   RDom r(from_zero(domain), "of_channel");
@@ -43,10 +63,29 @@ void bias_update(const Workload &w, const Geometry &geo, const Func &bias, const
   if (p.op == Op::dense) at[0] = p.layout == Layout::channels_last ? c + r[0] * int(p.oc) : c * positions + r[0];
   for (int d = p.op == Op::dense; d < r.dimensions(); d++) at.push_back(r[d]);
   Func sum("bias_sum"), out("bias_out");
-  sum(c, g) = 0.f;
-  sum(c, g) += e(at);
-  out(c, g) = bias(c, g) - twice_rate * sum(c, g);
-  s.before.push_back(sum);
+  sum(c, g) = cast(total_type(w), 0);
+  sum(c, g) += rows(at);
+  out(c, g) = bias(c, g) - twice_rate * cast<float>(sum(c, g));
+  s.before.insert(s.before.end(), {rows, sum});
+  s.results.push_back(out);
+}
+
+// sum over everything of (y - target)^2
+void loss_sum(const Workload &w, const Geometry &geo, const Func &difference, Stages &s) {
+  const std::vector<Extent> of_y = extents(geo, side_of(w.problem, true));
+  std::vector<Extent> domain = of_y;
+  domain.erase(domain.begin() + 2);
+  Func square("loss_terms"), sum("loss_sum"), out("loss_out");
+  square(difference.args()) = difference(difference.args()) * difference(difference.args());
+  const Func rows = row_sums(w, "loss_rows", square, of_y[2]);
+  const RDom all(from_zero(domain), "all");
+  Index at;
+  for (int d = 0; d < all.dimensions(); d++) at.push_back(all[d]);
+  Var i("i");
+  sum(i) = cast(total_type(w), 0);
+  sum(i) += rows(at);
+  out(i) = cast<float>(sum(i));
+  s.before.insert(s.before.end(), {rows, sum});
   s.results.push_back(out);
 }
 
@@ -79,16 +118,7 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
   s.before.insert(s.before.end(), {f.out, difference, e});
   if (p.bias) bias_update(w, geo, in[2], e, twice_rate, s);
 
-  RDom all(from_zero(extents(geo, y_side)), "all");
-  Index every;
-  for (int d = 0; d < all.dimensions(); d++) every.push_back(all[d]);
-  Func loss("loss_sum"), out("loss_out");
-  Var i("i");
-  loss(i) = 0.f;
-  loss(i) += difference(every) * difference(every);
-  out(i) = loss(i);
-  s.before.push_back(loss);
-  s.results.push_back(out);
+  loss_sum(w, geo, difference, s);
   return s;
 }
 

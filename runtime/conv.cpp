@@ -5,6 +5,7 @@
 #include <string>
 #include "convsmith/error.h"
 #include "rows.h"
+#include "text.h"
 
 namespace convsmith {
 namespace {
@@ -66,12 +67,21 @@ const Tensor &Conv::bias() const {
   return bias_.value;
 }
 
+void Conv::set(const Tensor &parameter, const char *name, const Tensor &from) {
+  const bool is_float = from.type() == CONVSMITH_F32 || from.type() == CONVSMITH_F16 || from.type() == CONVSMITH_BF16;
+  if (!is_float || from.shape() != parameter.shape()) {
+    throw Error(forward_.title() + ": expected " + shape_text(parameter.shape()) + " of f32, f16 or bf16 for " + name + ", got " +
+                (from.defined() ? shape_text(from.shape()) + " of " + type_name(from.type()) : "none") + " (problem: " + problem_.str() + ")");
+  }
+  parameter.copy_from(from.as(CONVSMITH_F32));
+}
+
 void Conv::set_weight(const Tensor &weight) {
-  this->weight().copy_from(weight);
+  set(this->weight(), "weight", weight);
   weights_changed();
 }
 
-void Conv::set_bias(const Tensor &bias) { this->bias().copy_from(bias); }
+void Conv::set_bias(const Tensor &bias) { set(this->bias(), "bias", bias); }
 
 void Conv::initialise(std::uint64_t seed) {
   std::mt19937_64 engine(seed);

@@ -75,6 +75,9 @@ Curvature curvature(Conv &layer, const Tensor &x, const Loss &loss, int steps, s
     }
     return std::vector<double>(values.begin(), values.end());
   });
+  if (!std::isfinite(largest) || !std::isfinite(smallest)) {
+    throw Error("curvature: not finite: the elements of x are too large, or none (problem: " + layer.problem().str() + ")");
+  }
   // The Hessian has no negative eigenvalue; rounding may give one.
   return {std::max(largest, 0.0), std::max(smallest, 0.0)};
 }

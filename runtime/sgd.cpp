@@ -14,24 +14,25 @@ Sgd::Sgd(double rate, double momentum) : rate_(rate), momentum_(momentum) {
 }
 
 void Sgd::step(const std::vector<Parameter> &parameters) {
-  const bool first = velocities_.empty();
-  if (!first && velocities_.size() != parameters.size()) {
-    throw Error("sgd: expected " + std::to_string(velocities_.size()) + " parameters, got " +
+  const bool first = shapes_.empty();
+  if (!first && shapes_.size() != parameters.size()) {
+    throw Error("sgd: expected " + std::to_string(shapes_.size()) + " parameters, got " +
                 std::to_string(parameters.size()));
   }
   for (std::size_t p = 0; p < parameters.size(); p++) {
     const auto &[value, gradient] = parameters[p];
     const Shape shape = value.shape();
     if (value.type() != CONVSMITH_F32 || gradient.type() != CONVSMITH_F32 || gradient.shape() != shape ||
-        !gradient.defined() || (!first && velocities_[p].shape() != shape)) {
+        !gradient.defined() || (!first && shapes_[p] != shape)) {
       throw Error("sgd: expected parameter " + std::to_string(p) + " and its gradient in f32 and of " +
-                  shape_text(first ? shape : velocities_[p].shape()) + ", got " + shape_text(shape) + " of " +
+                  shape_text(first ? shape : shapes_[p]) + ", got " + shape_text(shape) + " of " +
                   type_name(value.type()) + " and " + shape_text(gradient.shape()) + " of " +
                   type_name(gradient.type()));
     }
   }
-  if (first && momentum_ != 0) {
-    for (const Parameter &parameter : parameters) velocities_.emplace_back(parameter.value.c());
+  for (std::size_t p = 0; first && p < parameters.size(); p++) {
+    shapes_.push_back(parameters[p].value.shape());
+    if (momentum_ != 0) velocities_.emplace_back(parameters[p].value.c());
   }
   for (std::size_t p = 0; p < parameters.size(); p++) {
     const auto &[value, gradient] = parameters[p];

@@ -32,8 +32,12 @@ bool finite_parameters(const Conv &layer) {
   if (options.momentum != 0) message += ", momentum " + number_text(options.momentum);
   std::optional<double> stable_rate;
   if (layer.problem().activation.kind == Activation::Kind::none) {
-    stable_rate = curvature(layer, x, options.loss).largest_stable_rate(options.momentum);
-    message += "; the largest stable rate is " + number_text(*stable_rate);
+    try {
+      stable_rate = curvature(layer, x, options.loss).largest_stable_rate(options.momentum);
+      message += "; the largest stable rate is " + number_text(*stable_rate);
+    } catch (const Error &error) {
+      message += std::string("; ") + error.what();
+    }
   }
   throw Diverged(message + " (problem: " + layer.problem().str() + ")", step, loss, stable_rate);
 }

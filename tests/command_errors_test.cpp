@@ -231,6 +231,14 @@ TEST_F(CommandErrorTest, SpecFiles) {
   for (const char *name : {"a-b", "3", "a b"})
     fail(2, {"emit", edge, "-o", "@out", "--name", name},
          fmt::format("--name: expected letters, digits and _, got \"{}\"", name));
+  fail(2, {"emit", edge, "-o", "@out", "--name", "convsmith"},
+       "--name: expected another than that of the run-time's own functions, got \"convsmith\"");
+  // What is made does not replace what it is made from.
+  write("@own.c", good);
+  fail(2, {"emit", "@own.c", "-o", "@.", "--name", "own", "--no-verify"}, "--output @./own.c: expected another file than the spec @own.c");
+  fs::copy_file(path("@kernel.npy"), path("@own.json"));
+  fail(2, {"emit", edge, "-o", "@.", "--name", "own", "--no-verify", "--weights", "kernel=@own.json"},
+       "--output @./own.json: expected another file than --weights @own.json");
   EXPECT_FALSE(fs::exists(path("@out")));
 }
 

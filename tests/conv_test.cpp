@@ -159,7 +159,16 @@ TEST(Conv, NamesWhatIsMissing) {
       "kernel=1x2 bias=1)");
   EXPECT_THROW(conv.forward(Tensor({1, 1, 8, 6})), Error);
   EXPECT_THROW(conv.forward(Tensor({6, 8})), Error);
-  EXPECT_THROW(conv.set_weight(Tensor({1, 2})), Error);
+  const auto refused = [](const char *got) {
+    return std::string("edge_bias forward: expected 1x1x1x2 of f32, f16 or bf16 for weight, got ") + got + " (problem: in=6x8 kernel=1x2 bias=1)";
+  };
+  EXPECT_EQ(message_of([&] { conv.set_weight(Tensor({1, 2})); }), refused("1x2 of f32"));
+  EXPECT_EQ(message_of([&] { conv.set_weight(Tensor({1, 1, 1, 2}, CONVSMITH_S8)); }), refused("1x1x1x2 of s8"));
+  EXPECT_EQ(message_of([&] { conv.set_weight(Tensor()); }), refused("none"));
+  Tensor half({1, 1, 1, 2});
+  half.fill(0.25f), half = half.as(CONVSMITH_F16);
+  conv.set_weight(half);
+  EXPECT_EQ(conv.weight().at({0, 0, 0, 1}), 0.25f);
   EXPECT_THROW(Conv(library, "edge").set_bias(Tensor({1})), Error);
 }
 

@@ -90,10 +90,32 @@ run(${CMAKE_COMMAND} -S ${SOURCE}/tests/find_package -B ${FOLDER}/c_build ${tool
 run(${CMAKE_COMMAND} --build ${FOLDER}/c_build)
 run(${FOLDER}/c_build/apply_edges)
 
+# Records of the project's own, and a compiler behind another program. A record that is gone is no record any more.
+file(WRITE ${FOLDER}/launcher "#!/bin/sh\nexec \"$@\"\n")
+file(CHMOD ${FOLDER}/launcher PERMISSIONS OWNER_READ OWNER_EXECUTE)
+file(WRITE ${FOLDER}/own/a.spec "k : weight_gradient : ic=8 oc=8 in=5x5 kernel=3\n")
+run(${COMMAND_FILE} explain "ic=8 oc=8 in=5x5 kernel=3" --passes weight_gradient --target x86-64 --json)
+string(JSON schedule GET "${output}" passes 0 schedule)
+string(JSON knobs GET "${output}" passes 0 knobs)
+file(WRITE ${FOLDER}/own/records/x86-64.rec "ic=8 oc=8 in=5x5 kernel=3 | weight_gradient | * | ${schedule} ${knobs} | gflops=1\n")
+file(WRITE ${FOLDER}/own/CMakeLists.txt "cmake_minimum_required(VERSION 3.28)\nproject(own LANGUAGES C)\nfind_package(convsmith REQUIRED)\n"
+     "convsmith_add_kernels(a SPEC a.spec TARGETS x86-64 RECORDS records NO_VERIFY)\n")
+set(ENV{CC} "${FOLDER}/launcher ${C_COMPILER}")
+run(${CMAKE_COMMAND} -S ${FOLDER}/own -B ${FOLDER}/own_build -G ${GENERATOR} -D CMAKE_MAKE_PROGRAM=${MAKE_PROGRAM} -D CMAKE_PREFIX_PATH=${FOLDER}/prefix)
+unset(ENV{CC})
+run(${CMAKE_COMMAND} --build ${FOLDER}/own_build)
+file(READ ${FOLDER}/own_build/a_kernels/a.json manifest)
+expect_in("${manifest}" "the record ${FOLDER}/own/records/x86-64.rec:1")
+file(REMOVE ${FOLDER}/own/records/x86-64.rec)
+run(${CMAKE_COMMAND} --build ${FOLDER}/own_build)
+file(READ ${FOLDER}/own_build/a_kernels/a.json manifest)
+expect_in("${manifest}" "no record")
+
 # The words of each error: LANGUAGE | call | message.
 set(spec "SPEC kernels/edges.spec")
 set(errors
   "C | convsmith_add_kernels(9k ${spec}) | convsmith_add_kernels(9k): expected a name of letters, digits and _, got \"9k\""
+  "C | convsmith_add_kernels(convsmith ${spec}) | expected another name, as convsmith is that of the run-time's own functions"
   "C | convsmith_add_kernels(k) | convsmith_add_kernels(k): expected SPEC and a file of lines NAME : PASSES : PROBLEM"
   "C | convsmith_add_kernels(k SPEC) | convsmith_add_kernels(k): expected a value after SPEC"
   "C | convsmith_add_kernels(k SPEC none.spec) | SPEC: there is no file ${SOURCE}/tests/find_package/none.spec"

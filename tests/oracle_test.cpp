@@ -157,24 +157,44 @@ INSTANTIATE_TEST_SUITE_P(Each, ActivationGradient,
                                          "activation=silu save=pre", "activation=gelu save=pre",
                                          "activation=clamp:-2.25:1.125", "activation=relu6 save=pre"));
 
+// Terms of one sign, and many of them: a sum in f32 would lose a thousandth of these, and stop at 2^24.
+TEST(TrainStep, AddsUpALargeBatchWithoutLosingAny) {
+  for (const char *problem : {"in=512x512 kernel=1 bias=1", "n=400 in=700 kernel=1 oc=2 bias=1 layout=channels_first"}) {
+    const Library library = emitted("totals", {kernel("k", "train_step", problem)}, "host").open();
+    Call call(library, "k", "train_step");
+    const Tensor target = call.tensor("target");
+    for (const char *zero : {"weight", "bias", "x"}) call.tensor(zero).fill(0);
+    target.fill(0.1f), call.tensor("rate").fill(0.5f);
+    ASSERT_EQ(call.run(), CONVSMITH_OK);
+    const double elements = double(target.elements()), term = double(0.1f);
+    const double loss = elements * term * term, bias = elements * term / double(call.tensor("bias").elements());
+    EXPECT_NEAR(*call.tensor("loss").data<float>(), loss, loss * 0x1p-22) << problem;
+    EXPECT_NEAR(*call.tensor("bias_out").data<float>(), bias, bias * 0x1p-22) << problem;
+  }
+}
+
 // Forward's activations over the whole range of f32 pre-activations, against double, within their stated bounds.
 void expect_within_bounds(const char *text, const char *target) {
-  const Problem p = Problem::parse(fmt::format("in=40001 kernel=1 activation={}", text));
-  const Library library = emitted(text, {kernel("k", "forward", p.str())}, target).open();
+  const Problem p = Problem::parse(fmt::format("in=40001 kernel=1 activation={} save=pre", text));
+  const Library library = emitted(text, {kernel("k", "forward,activation_gradient", p.str())}, target).open();
   Call call(library, "k", "forward");
   const Tensor x = call.tensor("x");
   call.tensor("weight").fill(1);
   for (std::int64_t i = 0; i < x.elements(); i++) {
-    const double t = double(i - 20000) / 20000;  // dense near zero, and out to where everything is flat
-    x.data<float>()[i] = float(t * 12 + 200 * std::pow(t, 15));
+    const double t = double(i - 20000) / 20000;  // dense near zero, out to where everything is flat, and to the end of f32
+    x.data<float>()[i] = float(t * 12 + 200 * std::pow(t, 15) + 3e38 * std::pow(t, 1501));
   }
   ASSERT_EQ(call.run(), CONVSMITH_OK);
+  Call slope(library, "k", "activation_gradient");
+  slope.tensor("pre").copy_from(x), slope.tensor("dy").fill(1);
+  ASSERT_EQ(slope.run(), CONVSMITH_OK);
   double worst = 0, worst_at = 0;
   for (std::int64_t i = 0; i < x.elements(); i++) {
-    const double v = x.data<float>()[i], want = activated(p.activation, v), got = call.result().data<float>()[i];
+    const double v = x.data<float>()[i], want = activated(p.activation, v), got = call.tensor("y").data<float>()[i];
     const double bound = value_error(p.activation, v) + std::ldexp(std::abs(want), -24);
     if (std::abs(got - want) / bound > worst) worst = std::abs(got - want) / bound, worst_at = v;
     ASSERT_LE(std::abs(got - want), bound) << text << " at " << v << ": " << got << ", " << want;
+    ASSERT_NEAR(slope.result().data<float>()[i], activation_slope(p.activation, v), slope_error(p.activation, v)) << text << " at " << v;
   }
   std::cout << fmt::format("{}: {:.0f} % of its bound, at {}\n", text, 100 * worst, worst_at);
   EXPECT_GT(worst, 0.02) << text;  // the bound says something

@@ -1,6 +1,7 @@
 #include "convsmith/sgd.h"
 #include <gtest/gtest.h>
 #include <limits>
+#include <type_traits>
 #include "convsmith/error.h"
 
 namespace convsmith {
@@ -55,6 +56,11 @@ TEST(Sgd, RefusesWhatCannotBe) {
   sgd.step({{of({1}), of({1})}});
   EXPECT_THROW(sgd.step({}), Error);
   EXPECT_THROW(sgd.step({{of({1, 2}), of({1, 2})}}), Error);
+  Sgd plain(1);
+  plain.step({{of({1}), of({1})}});
+  EXPECT_THROW(plain.step({{of({1}), of({1})}, {of({1}), of({1})}}), Error);
+  EXPECT_THROW(plain.step({{of({1, 2}), of({1, 2})}}), Error);
+  static_assert(!std::is_copy_constructible_v<Sgd>);  // two would share their velocities
 }
 
 }  // namespace

@@ -73,6 +73,9 @@ TEST(Curvature, RefusesAnActivation) {
   Conv edge = edge_at_start();
   EXPECT_THROW((void)curvature(edge, edge_input(), Loss{}, 0), Error);
   EXPECT_THROW((void)curvature(edge, Tensor({1, 1, 8, 6}), Loss{}), Error);
+  const Tensor vast = edge_input();
+  vast.fill(1e25f);
+  EXPECT_THROW((void)curvature(edge, vast, Loss{}), Error);
   EXPECT_EQ(edge.weight().data<float>()[0], -0.58187f);
 }
 

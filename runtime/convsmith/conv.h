@@ -16,7 +16,7 @@ namespace convsmith {
 /// pack_weight(from, weight) and pack_weight_for_input_gradient(from, weight), as far as they are there.
 /// Weight, bias and their gradients are f32 whatever the problem's type: a kernel of f16 or bf16 packs them rounded, and
 /// a tensor of any float type is rounded to the kernel's where it goes in.
-/// Not to be used from two threads at once.
+/// Not to be used from two threads at once, nor after it was moved from but to be assigned to.
 class Conv {
  public:
   /// Weight and bias are zero at first. Throws Error where the library has no forward pass of that kernel, or the
@@ -37,7 +37,7 @@ class Conv {
   /// Uniform in ±1/sqrt(fan_in), fan_in the products summed in one output (IC/groups * kernel); the weight in logical
   /// order, then the bias; the same numbers from the same seed on every platform.
   void initialise(std::uint64_t seed);
-  /// Copies from [OC, IC/groups, *kernel] (as Problem::weight_shape) or [OC], in any memory order.
+  /// Copies from [OC, IC/groups, *kernel] (as Problem::weight_shape) or [OC], of any float type, in any memory order.
   void set_weight(const Tensor &weight);
   void set_bias(const Tensor &bias);
   /// The layer's own memory, in the order of the weight gradient. Call weights_changed after writing into it.
@@ -68,6 +68,7 @@ class Conv {
     std::uint64_t version = 0;
   };
   const Tensor &packed(Packed &cache, const Pass &consumer, const std::optional<Pass> &packer);
+  void set(const Tensor &parameter, const char *name, const Tensor &from);
   const Pass &required(const std::optional<Pass> &pass, const char *name) const;
 
   Library library_;  // keeps the passes' code loaded

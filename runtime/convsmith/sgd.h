@@ -16,6 +16,10 @@ class Sgd {
  public:
   /// Throws Error unless rate is finite and at least 0, and 0 <= momentum < 1.
   explicit Sgd(double rate, double momentum = 0);
+  Sgd(const Sgd &) = delete;  // two would share their velocities
+  Sgd &operator=(const Sgd &) = delete;
+  Sgd(Sgd &&) = default;
+  Sgd &operator=(Sgd &&) = default;
   /// The same parameters, in the same order, every time; Error where their number, shapes or types disagree.
   void step(const std::vector<Parameter> &parameters);
   double rate() const { return rate_; }
@@ -23,6 +27,7 @@ class Sgd {
 
  private:
   double rate_, momentum_;
+  std::vector<Shape> shapes_;       // of the parameters, after the first step
   std::vector<Tensor> velocities_;  // empty without momentum
 };
 

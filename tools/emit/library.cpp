@@ -138,6 +138,8 @@ void check_identifier(const std::string &name) {
   const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; };
   if (name.empty() || std::isdigit(static_cast<unsigned char>(name[0])) || !std::all_of(name.begin(), name.end(), word))
     throw Error(fmt::format("--name: expected letters, digits and _, got \"{}\"", name));
+  if (name == "convsmith" || name == "halide")
+    throw Error(fmt::format("--name: expected another than that of the run-time's own functions, got \"{}\"", name));
 }
 
 }  // namespace

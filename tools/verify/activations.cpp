@@ -71,15 +71,15 @@ double value_error(const Activation &a, double v, Exponential e) {
   switch (a.kind) {
     case Kind::sigmoid: return (8 * u + off_by(v, e)) * size + tiny;
     case Kind::tanh: return 8 * u * size + 2 * std::exp(-2 * std::abs(v)) * off_by(2 * v, e) + tiny;  // 1 - 2/(e^2v + 1)
-    case Kind::silu: return (10 * u + off_by(v, e)) * size + tiny * std::abs(v);
-    case Kind::gelu: return (8 * u + std::exp(-0.5 * v * v) * off_by(0.5 * v * v, e)) * std::abs(v) + tiny;
+    case Kind::silu: return (10 * u + off_by(v, e)) * size + tiny * std::min(std::abs(v), 100.0);
+    case Kind::gelu: return (8 * u + std::exp(-0.5 * v * v) * off_by(0.5 * v * v, e)) * std::abs(std::max(v, -8.0)) + tiny;
     default: return u * size;
   }
 }
 
 double slope_error(const Activation &a, double v, Exponential e) {
   if (is_exact(a)) return 0;
-  const double far = std::abs(v), counted = (a.kind == Kind::gelu ? 32 : 16) * u * (1 + far);
+  const double far = std::min(std::abs(v), 90.0), counted = (a.kind == Kind::gelu ? 32 : 16) * u * (1 + far);
   switch (a.kind) {
     case Kind::gelu: return counted + (1 + far) * std::exp(-0.5 * v * v) * off_by(0.5 * v * v, e);
     case Kind::tanh: return counted + 4 * std::exp(-2 * far) * off_by(2 * v, e);
