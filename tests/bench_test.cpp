@@ -156,11 +156,29 @@ TEST_F(BenchTest, LeavesOutAPeerThatCannotRunHere) {
   EXPECT_EQ(j["rows"][0]["peers"], json::object());
 }
 
-TEST_F(BenchTest, APeerThatFailsIsAnError) {
-  fail(2, bench({"--quiet", "--peer", peer("theirs", "exit 3")}),
-       AllOf(StartsWith("/bin/sh: ended before it answered \"prepare forward 1 "), EndsWith(" " + edge + "\"")));
-  fail(2, bench({"--quiet", "--peer", peer("theirs", ":", "ok x", "ok soon")}),
-       "peer theirs: expected two times to \"time 0\", got \"soon\"");
+TEST_F(BenchTest, APeerThatFailsIsLeftOutFromThereOn) {
+  write("@two.spec", "edge : forward : in=6x8 kernel=1x2\nwide : forward : in=6x9 kernel=1x2\n");
+  const auto bench_with = [&](const std::string &failing, const std::string &why) {
+    const ProcessResult r = run(bench({"--json", "-", "--peer", failing, "--peer", peer("right", computed())}, "@two.spec"));
+    EXPECT_EQ(r.exit_code, 0);
+    EXPECT_THAT(r.err, AllOf(StartsWith("peer theirs is left out from here on: " + why), EndsWith("\n")));
+    EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+    const json j = json::parse(r.out);
+    ASSERT_EQ(j["rows"].size(), 2u);
+    for (auto &row : j["rows"]) {
+      EXPECT_THAT(row["refused"]["theirs"].get<std::string>(), StartsWith(why));
+      EXPECT_EQ(row["peers"].size(), 1u) << row;
+    }
+  };
+  bench_with(peer("theirs", "exit 3"), "/bin/sh: ended before it answered \"prepare forward 1 ");
+  bench_with(peer("theirs", computed(), "ok x", "ok soon"), "peer theirs: expected two times to \"time 0\", got \"soon\"");
+}
+
+TEST_F(BenchTest, NamesEachPeerOnce) {
+  fail(2, bench({"--quiet", "--peer", peer("theirs", ":"), "--peer", peer("theirs", ":")}), "--peer: two are called theirs: rename one");
+  fail(2, bench({"--quiet", "--against", "presets", "--peer", peer("presets", ":")}), "--peer: expected another name than that of --against, got presets");
+  const ProcessResult r = run(bench({"--json", "-", "--peer", peer("theirs", ":", "ok")}));
+  EXPECT_EQ(r.err, "peer theirs: said ok without its name and version\n");
 }
 
 TEST_F(BenchTest, TakesASchedule) {

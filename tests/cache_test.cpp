@@ -117,8 +117,10 @@ TEST_F(CacheTest, ADamagedEntryIsMadeAgain) {
   expect_made_again("a file cut short");
   fs::remove(entry / "key.txt");
   expect_made_again("the key removed");
-  fs::remove(entry / "size.txt");
-  expect_made_again("the size removed");
+  fs::remove(entry / "hash.txt");
+  expect_made_again("the hash removed");
+  write_file(entry / "data", "xxyxx");
+  expect_made_again("a byte changed");
   fs::remove_all(entry);
   write_file(entry.string(), "a file");
   expect_made_again("a file in the place of the folder");
@@ -155,7 +157,7 @@ TEST_F(CacheTest, SizeCountsEveryByteBelow) {
     write_file((folder / "sub" / "data").string(), std::string(700, 'x'));
     fs::create_symlink("/usr", folder / "link");
   });
-  EXPECT_EQ(cache.size(), 700u + 3u + 4u);
+  EXPECT_EQ(cache.size(), 700u + 3u + 17u);  // what was made, the key, the hash
   cache.get("key", maker(1));
   EXPECT_EQ(made_, 0);
 }

@@ -192,6 +192,7 @@ TEST_F(CommandErrorTest, WhatIsReadIsNotWrittenOver) {
   }
   EXPECT_EQ(read("@a.spec"), spec);
   fail(2, learn({"--init", "@start.npy", "--plot", "@start.npy"}), "--plot @start.npy: expected another file than --init @start.npy");
+  fail(2, learn({"--compare", "@kernel.npy", "--out", "@kernel.npy"}), "--out @kernel.npy: expected another file than --compare @kernel.npy");
   fail(2, learn({"--compare", "@kernel.npy", "--plot", "@kernel.npy"}), "--plot @kernel.npy: expected another file than --compare @kernel.npy");
 }
 

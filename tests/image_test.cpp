@@ -228,7 +228,7 @@ TEST(Image, RefusalsSayWhatWasExpectedAndWhatCame) {
   expect_refused("P5 2 2 255 abc", "expected 4 1-byte samples for 2x2 pixels, got 3 bytes after the header");
   expect_refused("P5 2 2 255 abcde", "expected 4 1-byte samples for 2x2 pixels, got 5 bytes");
   expect_refused("P5 2 1 100 az", "expected samples from 0 to 100, got 122");
-  expect_refused("P5 2147483647 2147483647 255 abc", "got 3 bytes after the header");
+  expect_refused("P5 2147483647 2147483647 255 abc", "expected an image of 1 to 2^28 pixels");
   expect_refused(small_png().substr(0, 60), "expected a whole PNG image, got 60 bytes with this fault: ");
   expect_refused(small_jpeg(false).substr(0, 300), "expected a whole JPEG image, got 300 bytes with this fault: ");
   EXPECT_THROW(read_image("/no/such/file.png"), Error);

@@ -63,6 +63,9 @@ TEST(Trials, WhatIsNoTrialIsSetAsideThoughItHasNoEnd) {
   EXPECT_EQ(log.trials().size(), 1u);
   EXPECT_EQ(log.quarantined(), 1);
   EXPECT_EQ(read_file(file + ".bad"), "notes of somebody's\n");
+  write_file(folder / "other", "{\"my\": \"results\"}");
+  EXPECT_EQ(TrialLog(folder / "other").quarantined(), 1);
+  EXPECT_EQ(read_file(folder / "other.bad"), "{\"my\": \"results\"}\n");
 }
 
 TEST(Trials, ACorruptLineIsSetAsideAndTheOthersStay) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <set>
 #include <thread>
 #include "command.h"
@@ -88,6 +89,15 @@ TEST_F(TuneTest, ExportsWhatIsBetterByMoreThanTheNoise) {
   EXPECT_FALSE(known["tasks"][0]["won"].get<bool>());
   EXPECT_EQ(known["exported"]["records"], 0);
   EXPECT_EQ(read("@trials.jsonl"), before);
+  // A record of another run that was faster yet is not replaced.
+  for (const char *folder : {"@slow", "@faster"}) std::filesystem::create_directory(path(folder));
+  write("@slow/" + level + ".rec", slow);
+  const std::string faster = std::regex_replace(read("@records/" + level + ".rec"), std::regex("gflops=[0-9.]+"), "gflops=999999.0");
+  write("@faster/" + level + ".rec", faster);
+  const json again = json::parse(succeed(tune({"--passes", "forward", "--time", "0s", "--records", "@slow", "--export", "@faster", "--json", "-"}, problem)));
+  EXPECT_TRUE(again["tasks"][0]["won"].get<bool>()) << again;
+  EXPECT_EQ(again["exported"]["records"], 0);
+  EXPECT_EQ(read("@faster/" + level + ".rec"), faster);
 }
 
 TEST_F(TuneTest, ComparesWithHalidesOwnSchedulers) {

@@ -1,6 +1,7 @@
 // The command: convsmith SUBCOMMAND …
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <csignal>
 #include <iostream>
 #include <new>
 #include "commands/command.h"
@@ -107,6 +108,7 @@ int run(int argc, char **argv) {
 int main(int argc, char **argv) {
   if (argc == 2 && std::string_view(argv[1]) == "kernel-worker") return convsmith::kernel_worker();
   if (argc == 2 && std::string_view(argv[1]) == "contestant") return convsmith::contestant_worker();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of writing it
   convsmith::install_interrupt_handlers();
   return convsmith::run(argc, argv);
 }

@@ -73,7 +73,10 @@ class Bench {
     require_runs_here(parse_targets(s.target).at(0));
     peers_ = open_peers(a.peers, report_, s.quiet);
     if (!a.against.empty()) columns_.push_back(a.against), report_["peers"][a.against] = version_text;
-    for (auto &peer : peers_) columns_.push_back(peer.name());
+    for (auto &peer : peers_) {
+      if (peer.name() == a.against) throw Error(fmt::format("--peer: expected another name than that of --against, got {}", a.against));
+      columns_.push_back(peer.name());
+    }
     report_["cpu"] = this_cpu(), report_["level"] = level_, report_["halide"] = halide_version();
     report_["convsmith"] = version_text, report_["seconds"] = a.seconds;
     for (auto [option, value] : {std::pair("only", &a.only), std::pair("schedule", &a.schedule), std::pair("against", &a.against), std::pair("records", &a.records)})
@@ -131,6 +134,17 @@ class Bench {
     }
   }
 
+  // Whether the peer did what it was asked. One whose program fails is not asked again, and the other columns go on.
+  bool answers(Peer &peer, const std::function<void()> &ask) {
+    try {
+      ask();
+    } catch (const Error &e) {
+      lost_[peer.name()] = e.what();
+      if (!s_.quiet) std::cerr << fmt::format("peer {} is left out from here on: {}\n", peer.name(), e.what());
+    }
+    return !lost_.count(peer.name());
+  }
+
   Library library_of(const KernelRequest &r) const {
     EmitOptions o;
     o.name = "kernels", o.targets = s_.target, o.cc = s_.cc, o.records = a_.records;
@@ -155,10 +169,21 @@ class Bench {
     if (!peers_.empty()) call.write_rest(folder);
     std::map<std::string, std::string> refused;
     for (auto &peer : peers_) {
-      if (const auto reason = peer.prepare_like(call.result(), pass, roof.threads, folder, r.problem)) refused[peer.name()] = *reason;
-      else racers.push_back({peer.name(), [&peer](double seconds) { return peer.time(seconds); }});
+      if (lost_.count(peer.name())) continue;
+      std::optional<std::string> reason;
+      if (!answers(peer, [&] { reason = peer.prepare_like(call.result(), pass, roof.threads, folder, r.problem); })) continue;
+      if (reason) {
+        refused[peer.name()] = *reason;
+        continue;
+      }
+      racers.push_back({peer.name(), [this, &peer](double seconds) {
+                          Times t;
+                          if (!lost_.count(peer.name())) answers(peer, [&] { t = peer.time(seconds); });
+                          return t;
+                        }});
     }
     const std::vector<Times> best = race(racers, a_.seconds, random_);
+    for (auto &[name, why] : lost_) refused[name] = why;
 
     const Cost c = cost(r.problem, pass);
     const Times ours = best[0];
@@ -171,7 +196,7 @@ class Bench {
                                    roof.threads, ours.min_us, ours.median_us, gflops, share > 0 ? fmt::format("{:.0f}%", 100 * share) : "-");
     for (auto &name : columns_) {
       const auto at = std::find_if(racers.begin() + 1, racers.end(), [&](auto &c) { return c.name == name; });
-      if (at == racers.end()) {
+      if (at == racers.end() || refused.count(name)) {
         line += fmt::format(" {:>12}      ", "-");
         j["refused"][name] = refused[name];
         continue;
@@ -181,7 +206,7 @@ class Bench {
       line += fmt::format(" {:>12.5g} {:>5.2f}", t.min_us, t.min_us / ours.min_us);
     }
     for (auto &peer : peers_)
-      if (!refused.count(peer.name())) peer.drop();
+      if (!refused.count(peer.name())) answers(peer, [&] { peer.drop(); });
     report_["rows"].push_back(j);
     say(line + "\n");
   }
@@ -217,6 +242,7 @@ class Bench {
   const Settings &s_;
   std::string level_;
   std::vector<Peer> peers_;
+  std::map<std::string, std::string> lost_;  // peers whose programs failed, and how
   std::vector<std::string> columns_;  // whom ours is held against
   std::vector<Roof> roofs_;
   std::mt19937 random_{1};

@@ -85,6 +85,9 @@ void emit(const EmitArguments &a, const Settings &s) {
       std::cout << fmt::format(
           "  certificate at {}: {} elements exact on integers, {} within {:.0f} % of their error bound\n",
           l["level"].get<std::string>(), exact, real, 100 * worst);
+      for (auto &p : l["passes"])
+        if (p.contains("not_run"))
+          std::cout << fmt::format("  not held: {} {}: {}\n", p["kernel"].get<std::string>(), p["pass"].get<std::string>(), p["not_run"].get<std::string>());
     }
 }
 

@@ -133,6 +133,7 @@ std::string loss_text(double loss) { return loss >= 0.01 ? fmt::format("{:.3f}",
 void learn(const LearnArguments &a, const Settings &s) {
   refuse_same_file("--out", a.out, "--from", a.from);
   refuse_same_file("--out", a.out, "--to", a.to);
+  refuse_same_file("--out", a.out, "--compare", a.compare);
   refuse_same_file("--plot", a.plot, "--out", a.out);
   refuse_same_file("--plot", a.plot, "--from", a.from);
   refuse_same_file("--plot", a.plot, "--to", a.to);

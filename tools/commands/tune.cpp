@@ -116,8 +116,13 @@ class Session {
         bar.clear();
         add(r);
         interrupted_ = r.interrupted;
-      } catch (const Interrupted &) { interrupted_ = true; }  // what is finished is kept, and shown
+      } catch (const Interrupted &) {
+        interrupted_ = true;  // what is finished is kept, and shown
+      } catch (const Error &) {
+        if (!failed_) failed_ = std::current_exception();  // the others go on
+      }
     }
+    if (results_.empty() && failed_) std::rethrow_exception(failed_);
     report_["set"] = a_.what, report_["cpu"] = o_.cpu, report_["level"] = o_.level, report_["halide"] = o_.halide, report_["convsmith"] = version_text;
     report_["threads"] = fmt::format("{}", fmt::join(o_.threads, ",")), report_["seed"] = o_.seed, report_["log"] = log.file(), report_["quarantined"] = log.quarantined();
     report_["seconds"] = std::chrono::duration<double>(Clock::now() - start).count();
@@ -129,6 +134,8 @@ class Session {
 
   const nlohmann::json &report() const { return report_; }
   bool interrupted() const { return interrupted_; }
+  /// The first error that left a pass without a result; null where all have one.
+  std::exception_ptr failed() const { return failed_; }
 
  private:
   // Of a kernel with its tensors, the reference's and workspace.
@@ -195,16 +202,32 @@ class Session {
     return fold_records(std::filesystem::exists(record_file(), ignored) ? read_file(record_file()) : "", o_.level, winners);
   }
 
-  // Winners join the file of their level; a record that they do not beat stays.
+  static double gflops_of(const std::string &measured) {
+    constexpr std::string_view word = "gflops=";
+    const size_t at = measured.find(word);
+    return at == std::string::npos ? 0 : std::atof(measured.c_str() + at + word.size());
+  }
+
+  // Winners join the file of their level; a record there that was faster stays.
   void write_records() {
     std::vector<Record> winners;
+    RecordBook there;
+    std::error_code ignored;
+    if (std::filesystem::exists(record_file(), ignored)) there.add(o_.level + ".rec", read_file(record_file()));
+    const auto faster = [&](const Record &w) {
+      return std::any_of(there.records().begin(), there.records().end(), [&](const Record &r) {
+        return r.problem.str() == w.problem.str() && r.pass == w.pass && r.cpu == w.cpu && r.halide == w.halide &&
+               find_schedule(r.schedule).version == r.version && gflops_of(r.measured) > gflops_of(w.measured);
+      });
+    };
     for (auto &r : results_) {
       if (!r.won()) continue;
       const Cost c = cost(r.task.problem, r.task.pass);
       Record w{o_.level, r.task.problem, r.task.pass, o_.cpu, r.best.schedule, r.best.version, Knobs::parse(r.best.knobs), "", o_.halide, ""};
       w.measured = fmt::format("gflops={:.1f} roof={:.2f} ratio={:.3f} threads={} seed={} halide={} date={}", double(c.operations) / r.us / 1e3, roof_us(c) / r.us, r.ratio,
                                fmt::join(o_.threads, ","), o_.seed, o_.halide, r.date);
-      winners.push_back(w);
+      if (faster(w)) say(fmt::format("{} {}: the record that is there was faster, and stays\n", r.task.name, pass_name(r.task.pass)));
+      else winners.push_back(w);
     }
     const std::string file = record_file();
     if (!winners.empty()) write_file(file, with_winners(winners));
@@ -221,6 +244,7 @@ class Session {
   std::vector<TuneResult> results_;
   nlohmann::json report_ = {{"tasks", nlohmann::json::array()}, {"means", nlohmann::json::array()}};
   bool interrupted_ = false;
+  std::exception_ptr failed_;
 };
 
 void tune(const TuneArguments &a, Settings &s) {
@@ -231,6 +255,7 @@ void tune(const TuneArguments &a, Settings &s) {
   Session session(a, s);
   session.run(tasks, seconds);
   a.files.write(session.report(), tune_page);
+  if (session.failed()) std::rethrow_exception(session.failed());
   if (session.interrupted()) throw Interrupted();
 }
 

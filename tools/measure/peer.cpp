@@ -1,6 +1,7 @@
 #include "peer.h"
 #include "call.h"
 #include <fmt/format.h>
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <sstream>
@@ -17,6 +18,7 @@ Peer::Peer(const std::string &option) {
   name_ = option.substr(0, eq);
   program_ = std::make_unique<Conversation>(argv);
   if (const auto said = ask("", 120)) version_ = *said;
+  if (version_.empty() && reason_.empty()) reason_ = "said ok without its name and version";
 }
 
 std::optional<std::string> Peer::ask(const std::string &line, double timeout_s) {
@@ -60,6 +62,8 @@ std::vector<Peer> open_peers(const std::vector<std::string> &options, nlohmann::
   std::vector<Peer> peers;
   for (auto &option : options) {
     Peer peer(option);
+    if (std::any_of(peers.begin(), peers.end(), [&](auto &p) { return p.name() == peer.name(); }))
+      throw Error(fmt::format("--peer: two are called {}: rename one", peer.name()));
     if (!peer.version().empty()) {
       report["peers"][peer.name()] = peer.version();
       peers.push_back(std::move(peer));

@@ -21,8 +21,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// An entry holds what was made, its key text, and the bytes of both, by which a damaged one is known.
-constexpr const char *key_file = "key.txt", *size_file = "size.txt";
+// An entry holds what was made, its key text, and a hash of both, by which a damaged one is known.
+constexpr const char *key_file = "key.txt", *hash_file = "hash.txt";
 constexpr std::string_view temporary_prefix = ".making-";
 constexpr std::chrono::hours oldest_leftover{1};
 constexpr std::uint64_t default_limit = std::uint64_t{1} << 30;
@@ -78,11 +78,21 @@ std::uint64_t bytes_in(const fs::path &folder) {
   return bytes;
 }
 
-// Whether the folder is what was once made for this key: not a collision, nothing missing, nothing cut short.
+// Of the names and bytes of all files but the hash's own; another one where a file cannot be read.
+std::string hash_of(const fs::path &folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (std::error_code gone; it->symlink_status(gone).type() == fs::file_type::regular && it->path().filename() != hash_file) files.push_back(it->path());
+  std::sort(files.begin(), files.end());
+  std::uint64_t sum = 0xcbf29ce484222325;
+  for (auto &file : files) sum = fnv1a(text_of(file).value_or(""), fnv1a(file.lexically_relative(folder).string() + '\0', sum));
+  return fmt::format("{:016x}\n", sum);
+}
+
+// Whether the folder is what was once made for this key: not a collision, nothing missing, nothing changed.
 bool holds(const fs::path &folder, const std::string &key_text) {
-  if (text_of(folder / key_file) != key_text) return false;
-  const std::optional<std::string> size = text_of(folder / size_file);
-  return size && *size == fmt::format("{}\n", bytes_in(folder) - size->size());
+  return text_of(folder / key_file) == key_text && text_of(folder / hash_file) == hash_of(folder);
 }
 
 void mark_used(const fs::path &folder) {
@@ -180,7 +190,7 @@ fs::path Cache::get(const std::string &key_text, const std::function<void(const 
     const TemporaryFolder made(folder_);
     make(made.path());
     write_file((made.path() / key_file).string(), key_text);
-    write_file((made.path() / size_file).string(), fmt::format("{}\n", bytes_in(made.path())));
+    write_file((made.path() / hash_file).string(), hash_of(made.path()));
     for (fs::rename(made.path(), entry, error); error; fs::rename(made.path(), entry, error)) {
       if (holds(entry, key_text)) break;  // another process was first
       if (error != std::errc::directory_not_empty && error != std::errc::file_exists &&

@@ -81,8 +81,8 @@ Image decode_pnm(const std::string &path, std::string_view bytes) {
 
   // Held against the file's size before memory is taken. A sample in text is a digit and a space at least.
   const int sample_bytes = largest > 255 ? 2 : 1;
-  const std::uint64_t samples =
-      width * height > (std::uint64_t{1} << 60) ? ~std::uint64_t{0} : width * height * channels;
+  if (width * height > std::uint64_t{1} << 28) (void)blank_image(path, width, height, channels);  // throws
+  const std::uint64_t samples = width * height * channels;
   const bool fits = text ? parser.left() >= samples && parser.left() - samples >= samples - 1
                          : parser.left() % sample_bytes == 0 && parser.left() / sample_bytes == samples;
   if (!fits)

@@ -26,6 +26,8 @@ namespace {
   throw Error(fmt::format("{}: cannot {} the trials: {}", file, what, std::generic_category().message(errno)));
 }
 
+constexpr std::string_view first_field = "{\"against\":";  // how every line begins
+
 FileDescriptor open_file(const std::string &file, int flags) {
   FileDescriptor fd(open(file.c_str(), flags | O_CLOEXEC, 0644));
   if (!fd.open()) fail(file, "open");
@@ -85,6 +87,8 @@ void TrialLog::read() {
   std::error_code error;
   const fs::path folder = fs::path(file_).parent_path();
   if (!folder.empty()) fs::create_directories(folder, error);
+  if (fs::exists(file_, error) && !fs::is_regular_file(file_, error))
+    throw Error(fmt::format("{}: expected a file for the trials, got a folder, a device or a pipe", file_));
   const FileDescriptor lock = locked(file_);
   if (!fs::exists(file_, error)) return;
   const std::string text = read_file(file_);
@@ -92,7 +96,8 @@ void TrialLog::read() {
   for (size_t at = 0; at < text.size();) {
     const size_t end = text.find('\n', at);
     if (end == std::string::npos) {
-      if (text[at] != '{') bad += text.substr(at) + "\n", quarantined_++;
+      const std::string_view tail = std::string_view(text).substr(at), begun = first_field;
+      if (!tail.starts_with(begun.substr(0, tail.size()))) bad += text.substr(at) + "\n", quarantined_++;
       break;  // else its writer was killed: no trial was finished
     }
     const std::string line = text.substr(at, end - at);
