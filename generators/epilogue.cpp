@@ -19,6 +19,9 @@ Expr exponential(const Workload &w, const Expr &t) {
   return exp(strict_float(t - k * upper - k * lower)) * reinterpret<float>((cast<int>(k) + 127) << 23);
 }
 
+// A bound that a NaN passes: what diverged must not look as if it had not.
+Expr no_less(const Expr &v, float least) { return select(v < least, least, v); }
+
 // e^-v and its kin stay finite: generated code takes no account of infinities. What they are multiplied by is held there too, or
 // -1e38 would make more than nothing of e^-87.
 Expr logistic(const Workload &w, const Expr &v) { return 1.f / (1.f + exponential(w, -clamp(v, -87.f, 87.f))); }
@@ -36,7 +39,7 @@ Expr hyperbolic_tangent(const Expr &v) {
 // The distribution function of the normal distribution, and its density. Past 8 it is 0 or 1 in f32, and the polynomials of erf would overflow.
 Expr normal_below(const Expr &v) { return 0.5f * (1.f + erf(clamp(v, -8.f, 8.f) * float(std::sqrt(0.5)))); }
 Expr normal_density(const Expr &v) {
-  const Expr near = clamp(v, -13.f, 13.f);  // further out it is less than the least number of f32
+  const Expr near = clamp(v, -13.f, 13.f);  // further out it is below 1e-37
   return select(v == near, float(1 / std::sqrt(2 * 3.14159265358979323846)) * exp(-0.5f * near * near), 0.f);
 }
 
@@ -100,8 +103,8 @@ Expr activated(const Workload &w, Expr v) {
     case Kind::leaky_relu: return select(v > 0, v, v * a.a);
     case Kind::sigmoid: return logistic(w, v);
     case Kind::tanh: return hyperbolic_tangent(v);
-    case Kind::silu: return max(v, -87.f) * logistic(w, v);
-    case Kind::gelu: return max(v, -8.f) * normal_below(v);
+    case Kind::silu: return no_less(v, -87.f) * logistic(w, v);
+    case Kind::gelu: return no_less(v, -8.f) * normal_below(v);
     case Kind::clamp: return clamp(v, a.a, a.b);
   }
   return v;
@@ -110,7 +113,7 @@ Expr activated(const Workload &w, Expr v) {
 Expr slope_from_pre(const Workload &w, Expr v) {
   const Activation &a = w.problem.activation;
   switch (a.kind) {
-    case Kind::silu: return logistic(w, v) * (1.f + max(v, -87.f) * (1.f - logistic(w, v)));
+    case Kind::silu: return logistic(w, v) * (1.f + no_less(v, -87.f) * (1.f - logistic(w, v)));
     case Kind::gelu: return normal_below(v) + v * normal_density(v);
     case Kind::leaky_relu: return select(v > 0, 1.f, a.a);
     case Kind::clamp: return select(v > a.a && v < a.b, 1.f, 0.f);

@@ -1,5 +1,6 @@
 #include "convsmith/sgd.h"
 #include <cmath>
+#include <utility>
 #include "convsmith/error.h"
 #include "rows.h"
 #include "text.h"
@@ -30,9 +31,14 @@ void Sgd::step(const std::vector<Parameter> &parameters) {
                   type_name(gradient.type()));
     }
   }
-  for (std::size_t p = 0; first && p < parameters.size(); p++) {
-    shapes_.push_back(parameters[p].value.shape());
-    if (momentum_ != 0) velocities_.emplace_back(parameters[p].value.c());
+  if (first) {
+    std::vector<Shape> shapes;
+    std::vector<Tensor> velocities;
+    for (const Parameter &parameter : parameters) {
+      shapes.push_back(parameter.value.shape());
+      if (momentum_ != 0) velocities.emplace_back(parameter.value.c());
+    }
+    shapes_ = std::move(shapes), velocities_ = std::move(velocities);
   }
   for (std::size_t p = 0; p < parameters.size(); p++) {
     const auto &[value, gradient] = parameters[p];

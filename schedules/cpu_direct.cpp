@@ -326,7 +326,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // (Zen 5).
   const bool border = (worth_padding(s, w) || copies_strips(k, p)) && (!s.paired || k.many_taps) && !p.drops_taps && !p.rows_in_place && !few_guards(k);
   preset(list, "pad", {!border ? 0 : vectors_lie_apart(s, w) ? 2 : 1});
-  // Of one channel only the loop over a column's taps would be left, which LLVM unrolls too, and the sums spill: 3x3, 1 -> 32 at 112x112, 45
+  // Of one channel only the loop over a column's taps would be left, which LLVM unrolls too, and the sums spill: 3x3, 1 -> 32 at 112x112, 46
   // against 134 us, 5x5 at 28x28 8.4 against 14.8; but at AVX2 20.5 against 18.2 (Emerald Rapids).
   if (p.drops_taps && (k.rank > 2 || s.sums[0].extent[0] > 1 || k.m.registers < 32)) preset(list, "unroll", {0, -1});
   if (few_guards(k)) preset(list, "unroll", {-1});

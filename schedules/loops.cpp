@@ -336,11 +336,15 @@ LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
   // inwards, than guard each of its loads and stores: 64 channels at 28x28: 3.9 against 4.3 us, of fixed extents 3.7; at
   // 112x112 87 against 91 (Zen 5). And where the first tile of a row cannot meet its other end too, most of its taps need no guards:
   // 3x3, 3 -> 32 channels at 224x224, stride 2, read in place 131 against 148 us (Emerald Rapids).
-  const bool rows_in_place = !s.paired && !s.over_positions && s.padded.defined() && k.get("pad", 1) == 0;
+  const auto shifted = [&](size_t a) {  // by split(), of Tiles::fitting
+    const Axis &axis = s.free[a];
+    return !axis.known && axis.period == 1 && axis.repeat == 1 && l.tile_extent[a] > 1 && !l.block_extent[a];
+  };
+  const bool rows_in_place = !s.paired && !s.over_positions && s.padded.defined() && k.get("pad", 1) == 0 && s.free.size() > 1 && shifted(1);
   Expr fits;
-  for (size_t a = 1; a < s.free.size(); a++)
-    if (const Axis &axis = s.free[a]; (s.paired || (rows_in_place && a == 1)) && !axis.known && axis.period == 1 && l.tile_extent[a] > 1 && !l.block_extent[a]) {
-      const Expr this_one = s.paired ? axis.size >= l.tile_extent[a] : axis.size > l.tile_extent[a];
+  for (size_t a = 0; a < s.free.size() && (s.paired || rows_in_place); a++)
+    if (shifted(a)) {
+      const Expr this_one = s.free[a].size >= l.tile_extent[a] + (rows_in_place && a == 1);
       fits = fits.defined() ? fits && this_one : this_one;
     }
   if (fits.defined()) store_tiles(s.out.specialize(fits), s, k, l, Tiles::fitting);

@@ -50,8 +50,7 @@ Record parse_record(std::string_view line) {
     throw Error(fmt::format("{}@{} is stale: expected version {}", r.schedule, r.version, current));
   r.knobs = Knobs::parse(fields[3].substr(space));
   r.measured = fields[4];
-  const size_t halide = r.measured.find("halide=");
-  if (halide != std::string::npos) r.halide = r.measured.substr(halide + 7, r.measured.find(' ', halide) - halide - 7);
+  r.halide = measured_word(r.measured, "halide");
   return r;
 }
 
@@ -106,6 +105,13 @@ const Record *RecordBook::find(const Workload &w, const std::string &cpu) const 
     if (r.cpu == "*") any = &r;
   }
   return any;
+}
+
+std::string measured_word(const std::string &measured, const std::string &word) {
+  const size_t at = (" " + measured).find(" " + word + "=");
+  if (at == std::string::npos) return "";
+  const size_t value = at + word.size() + 1;
+  return measured.substr(value, measured.find(' ', value) - value);
 }
 
 std::string fold_records(const std::string &text, const std::string &target, const std::vector<Record> &records) {

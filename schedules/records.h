@@ -35,6 +35,9 @@ class RecordBook {
   std::vector<Record> records_;
 };
 
+/// The word WORD=… of what was measured; empty where there is none.
+std::string measured_word(const std::string &measured, const std::string &word);
+
 /// The text of TARGET.rec with these records in place of those for the same problem, pass and CPU: its first comments, then
 /// all records sorted. Throws Error where the text cannot be read.
 std::string fold_records(const std::string &text, const std::string &target, const std::vector<Record> &);

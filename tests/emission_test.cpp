@@ -102,7 +102,7 @@ TEST(Emission, CertificateTellsWhatItLeavesOut) {
   const TestFolder folder;
   EmitOptions o = options(folder.path());
   o.targets = "x86-64";
-  const nlohmann::json m = emit_library({kernel("large", "forward,train_step", "ic=64 oc=64 in=112x112 kernel=3 pad=1")}, o);
+  const nlohmann::json m = emit_library({kernel("large", "forward,train_step", "ic=64 oc=64 in=160x160 kernel=3 pad=1")}, o);
   const auto &passes = m["certificate"]["levels"][0]["passes"];
   ASSERT_EQ(passes.size(), 3u);  // the weights' packing among them
   for (auto &pass : passes) EXPECT_EQ(pass.contains("not_run"), pass["pass"] == "train_step") << pass;

@@ -93,6 +93,26 @@ TEST_F(OpenExtents, TakesWhatFitsAndRefusesTheRestBeforeTheCall) {
   EXPECT_EQ(message("up", "forward", {1, 1}), "ok");
 }
 
+// Tiles whose last is shifted inwards over its neighbour where the extents are no shorter, of every axis.
+TEST(OpenTiles, AreNotShiftedPastTheBeginning) {
+  KernelRequest k = kernel("sum", "forward", "ic=16 oc=16 in=?x? kernel=1");
+  k.schedule[PassKind::forward] = {"cpu_direct", "block=0,0,0,0,0 pad=0 tile=8,5,6,1,1"};
+  const Library library = emitted("tiles", {k}, "host").open();
+  const Pass pass = library.pass("sum", "forward");
+  for (const Shape &size : {Shape{3, 40}, {40, 3}, {1, 1}, {5, 6}, {6, 6}, {13, 17}}) {
+    const Tensor x(pass.describe("x", size)), y(pass.describe("y", size)), weight(pass.describe("weight", size));
+    fill_integers(x, 1), weight.fill(1), y.fill(77);
+    pass({{"x", x}, {"weight", weight}, {"y", y}});
+    const std::vector<float> in = dense<float>(x), out = dense<float>(y);
+    const size_t positions = size_t(size[0] * size[1]);
+    for (size_t i = 0; i < out.size(); i++) {
+      float sum = 0;
+      for (size_t c = 0; c < 16; c++) sum += in[c * positions + i % positions];
+      ASSERT_EQ(out[i], sum) << size[0] << "x" << size[1] << " element " << i;
+    }
+  }
+}
+
 // The sums over an empty batch are zero, a step leaves the weights, and no data is asked for.
 TEST_F(OpenExtents, AnEmptyBatch) {
   const auto without_data = [](auto &t) {

@@ -100,6 +100,22 @@ TEST_F(TuneTest, ExportsWhatIsBetterByMoreThanTheNoise) {
   EXPECT_EQ(read("@faster/" + level + ".rec"), faster);
 }
 
+// A pass that cannot be tried does not cost the others their results.
+TEST_F(TuneTest, GoesOnAfterAPassThatFails) {
+  const std::string level = json::parse(succeed({"explain", edge, "--json"}))["target"];
+  std::filesystem::create_directory(path("@records"));
+  write("@records/" + level + ".rec", "in=6x9 kernel=1x2 | forward | * | cpu_direct@1 lanes=999 | by hand\n");
+  write("@mixed.spec", "wide : forward : in=6x9 kernel=1x2\nedge : forward : in=6x8 kernel=1x2\n");
+  const ProcessResult r = run(tune({"--trials", "2", "--records", "@records", "--json", "@tuned.json", "--quiet"}, "@mixed.spec"));
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_THAT(r.err, AllOf(StartsWith("wide forward is left out: "), HasSubstr("lanes")));
+  const json j = json::parse(read("@tuned.json"));
+  ASSERT_EQ(j["tasks"].size(), 1u);
+  EXPECT_EQ(j["tasks"][0]["kernel"], "edge");
+  ASSERT_EQ(j["failed"].size(), 1u);
+  EXPECT_EQ(j["failed"][0]["kernel"], "wide");
+}
+
 TEST_F(TuneTest, ComparesWithHalidesOwnSchedulers) {
   const json j = json::parse(succeed(tune({"--passes", "forward", "--trials", "3", "--baselines", "--json", "-"}, "ic=16 oc=16 in=14x14 kernel=3")));
   std::set<std::string> names;

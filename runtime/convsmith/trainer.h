@@ -44,8 +44,8 @@ class Diverged : public Error {
 
 /// Repeats: y = layer(x), loss(y, target), gradients, and w -= rate * v (v = momentum * v + gradient).
 /// The callback, where there is one, is called after each step's update; false stops there.
-/// On a GPU, and where the library has train_step, a step is that pass: the tensors stay there, the loss is summed in f32, and
-/// the layer has its weights when training ends.
+/// On a GPU, and where the library has train_step, a step is that pass: the tensors stay there, the loss is summed in f64
+/// (OpenCL, Vulkan: in f32, rows first), and the layer has its weights when training ends.
 /// Throws Diverged, or Error where the layer cannot be trained, the shapes disagree or a number is not finite.
 TrainResult train(Conv &layer, const Tensor &x, const Tensor &target, const TrainOptions &options,
                   const std::function<bool(const Progress &)> &callback = {});

@@ -139,7 +139,8 @@ class Bench {
     try {
       ask();
     } catch (const Error &e) {
-      lost_[peer.name()] = e.what();
+      lost_[peer.name()] = report_["lost"][peer.name()] = e.what();
+      peer.end();
       if (!s_.quiet) std::cerr << fmt::format("peer {} is left out from here on: {}\n", peer.name(), e.what());
     }
     return !lost_.count(peer.name());

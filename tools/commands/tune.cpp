@@ -118,8 +118,10 @@ class Session {
         interrupted_ = r.interrupted;
       } catch (const Interrupted &) {
         interrupted_ = true;  // what is finished is kept, and shown
-      } catch (const Error &) {
-        if (!failed_) failed_ = std::current_exception();  // the others go on
+      } catch (const Error &e) {  // the others go on
+        if (!failed_) failed_ = std::current_exception();
+        report_["failed"].push_back({{"kernel", task.name}, {"pass", pass_name(task.pass)}, {"problem", task.problem.str()}, {"why", e.what()}});
+        if (tasks.size() > 1) std::cerr << fmt::format("{} is left out: {}\n", task.title(), e.what());
       }
     }
     if (results_.empty() && failed_) std::rethrow_exception(failed_);
@@ -202,22 +204,19 @@ class Session {
     return fold_records(std::filesystem::exists(record_file(), ignored) ? read_file(record_file()) : "", o_.level, winners);
   }
 
-  static double gflops_of(const std::string &measured) {
-    constexpr std::string_view word = "gflops=";
-    const size_t at = measured.find(word);
-    return at == std::string::npos ? 0 : std::atof(measured.c_str() + at + word.size());
-  }
-
   // Winners join the file of their level; a record there that was faster stays.
   void write_records() {
     std::vector<Record> winners;
     RecordBook there;
     std::error_code ignored;
     if (std::filesystem::exists(record_file(), ignored)) there.add(o_.level + ".rec", read_file(record_file()));
-    const auto faster = [&](const Record &w) {
+    // What it was raced against it has beaten, whatever was measured on another day.
+    const auto faster = [&](const Record &w, const TuneResult &of) {
       return std::any_of(there.records().begin(), there.records().end(), [&](const Record &r) {
-        return r.problem.str() == w.problem.str() && r.pass == w.pass && r.cpu == w.cpu && r.halide == w.halide &&
-               find_schedule(r.schedule).version == r.version && gflops_of(r.measured) > gflops_of(w.measured);
+        const bool raced = r.schedule == of.present.schedule && r.knobs.str() == of.present.knobs;
+        return r.problem.str() == w.problem.str() && r.pass == w.pass && r.cpu == w.cpu && r.halide == w.halide && !raced &&
+               measured_word(r.measured, "threads") == measured_word(w.measured, "threads") &&
+               std::atof(measured_word(r.measured, "gflops").c_str()) > std::atof(measured_word(w.measured, "gflops").c_str());
       });
     };
     for (auto &r : results_) {
@@ -226,7 +225,7 @@ class Session {
       Record w{o_.level, r.task.problem, r.task.pass, o_.cpu, r.best.schedule, r.best.version, Knobs::parse(r.best.knobs), "", o_.halide, ""};
       w.measured = fmt::format("gflops={:.1f} roof={:.2f} ratio={:.3f} threads={} seed={} halide={} date={}", double(c.operations) / r.us / 1e3, roof_us(c) / r.us, r.ratio,
                                fmt::join(o_.threads, ","), o_.seed, o_.halide, r.date);
-      if (faster(w)) say(fmt::format("{} {}: the record that is there was faster, and stays\n", r.task.name, pass_name(r.task.pass)));
+      if (faster(w, r)) say(fmt::format("{} {}: the record that is there was faster, and stays\n", r.task.name, pass_name(r.task.pass)));
       else winners.push_back(w);
     }
     const std::string file = record_file();

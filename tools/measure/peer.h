@@ -36,6 +36,8 @@ class Peer {
   std::optional<std::string> prepare_like(const Tensor &ours, PassKind, int threads, const std::string &folder, const Problem &);
   Times time(double seconds);
   void drop();
+  /// Ends the program: it takes no more of the machine.
+  void end() { program_.reset(); }
 
  private:
   /// What follows "ok"; nothing after "no", whose reason is kept.

@@ -78,21 +78,28 @@ std::uint64_t bytes_in(const fs::path &folder) {
   return bytes;
 }
 
-// Of the names and bytes of all files but the hash's own; another one where a file cannot be read.
-std::string hash_of(const fs::path &folder) {
+// Of the names, sizes and bytes of all regular files but the hash's own; nothing where one cannot be read.
+std::optional<std::string> hash_of(const fs::path &folder) {
   std::vector<fs::path> files;
-  std::error_code error;
+  std::error_code error, gone;
   for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    if (std::error_code gone; it->symlink_status(gone).type() == fs::file_type::regular && it->path().filename() != hash_file) files.push_back(it->path());
+    if (it->symlink_status(gone).type() == fs::file_type::regular && it->path() != folder / hash_file) files.push_back(it->path());
+  if (error) return std::nullopt;
   std::sort(files.begin(), files.end());
-  std::uint64_t sum = 0xcbf29ce484222325;
-  for (auto &file : files) sum = fnv1a(text_of(file).value_or(""), fnv1a(file.lexically_relative(folder).string() + '\0', sum));
+  std::uint64_t sum = fnv1a("");
+  for (auto &file : files) {
+    const std::optional<std::string> text = text_of(file);
+    if (!text) return std::nullopt;
+    sum = fnv1a(*text, fnv1a(fmt::format("{} {}\n", file.lexically_relative(folder).string(), text->size()), sum));
+  }
   return fmt::format("{:016x}\n", sum);
 }
 
 // Whether the folder is what was once made for this key: not a collision, nothing missing, nothing changed.
 bool holds(const fs::path &folder, const std::string &key_text) {
-  return text_of(folder / key_file) == key_text && text_of(folder / hash_file) == hash_of(folder);
+  if (text_of(folder / key_file) != key_text) return false;
+  const std::optional<std::string> hash = hash_of(folder);
+  return hash && text_of(folder / hash_file) == hash;
 }
 
 void mark_used(const fs::path &folder) {
@@ -190,7 +197,7 @@ fs::path Cache::get(const std::string &key_text, const std::function<void(const 
     const TemporaryFolder made(folder_);
     make(made.path());
     write_file((made.path() / key_file).string(), key_text);
-    write_file((made.path() / hash_file).string(), hash_of(made.path()));
+    write_file((made.path() / hash_file).string(), hash_of(made.path()).value_or(""));
     for (fs::rename(made.path(), entry, error); error; fs::rename(made.path(), entry, error)) {
       if (holds(entry, key_text)) break;  // another process was first
       if (error != std::errc::directory_not_empty && error != std::errc::file_exists &&

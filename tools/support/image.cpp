@@ -52,11 +52,15 @@ void check_channels(const std::string &path, const Image &image, bool gray, bool
 
 }  // namespace
 
-Image blank_image(const std::string &path, std::uint64_t width, std::uint64_t height, int channels) {
+void require_size(const std::string &path, std::uint64_t width, std::uint64_t height, int channels) {
   if (width < 1 || height < 1 || width > most_elements || height > most_elements || width * height > most_pixels ||
       width * height * static_cast<std::uint64_t>(channels) > most_elements)
     throw Error(fmt::format("{}: expected an image of 1 to 2^28 pixels, got {}x{} (width x height) with {} channel{}",
                             path, width, height, channels, channels == 1 ? "" : "s"));
+}
+
+Image blank_image(const std::string &path, std::uint64_t width, std::uint64_t height, int channels) {
+  require_size(path, width, height, channels);
   Image image{static_cast<int>(width), static_cast<int>(height), channels, {}};
   try {
     image.pixels.resize(width * height * static_cast<std::uint64_t>(channels));

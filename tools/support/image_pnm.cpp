@@ -81,7 +81,7 @@ Image decode_pnm(const std::string &path, std::string_view bytes) {
 
   // Held against the file's size before memory is taken. A sample in text is a digit and a space at least.
   const int sample_bytes = largest > 255 ? 2 : 1;
-  if (width * height > std::uint64_t{1} << 28) (void)blank_image(path, width, height, channels);  // throws
+  require_size(path, width, height, channels);
   const std::uint64_t samples = width * height * channels;
   const bool fits = text ? parser.left() >= samples && parser.left() - samples >= samples - 1
                          : parser.left() % sample_bytes == 0 && parser.left() / sample_bytes == samples;
