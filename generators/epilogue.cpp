@@ -19,12 +19,12 @@ Expr exponential(const Workload &w, const Expr &t) {
   return exp(strict_float(t - k * upper - k * lower)) * reinterpret<float>((cast<int>(k) + 127) << 23);
 }
 
-// A bound that a NaN passes: what diverged must not look as if it had not.
-Expr no_less(const Expr &v, float least) { return select(v < least, least, v); }
-
-// e^-v and its kin stay finite: generated code takes no account of infinities. What they are multiplied by is held there too, or
-// -1e38 would make more than nothing of e^-87.
+// e^-v and its kin stay finite: generated code takes no account of infinities.
 Expr logistic(const Workload &w, const Expr &v) { return 1.f / (1.f + exponential(w, -clamp(v, -87.f, 87.f))); }
+
+// The share of v that is left of it: none so far below 0, where e^-87 of -1e38 would be more than nothing. v itself is not held, so
+// that a NaN stays one: what diverged must not look as if it had not.
+Expr share_above(const Expr &v, float least, const Expr &share) { return select(v < least, 0.f, share); }
 
 // Near 0 an odd polynomial, elsewhere 1 - 2/(e^2v + 1): within 4 units in the last place.
 // Source: S. Moshier, Cephes Mathematical Library, tanhf.
@@ -103,8 +103,8 @@ Expr activated(const Workload &w, Expr v) {
     case Kind::leaky_relu: return select(v > 0, v, v * a.a);
     case Kind::sigmoid: return logistic(w, v);
     case Kind::tanh: return hyperbolic_tangent(v);
-    case Kind::silu: return no_less(v, -87.f) * logistic(w, v);
-    case Kind::gelu: return no_less(v, -8.f) * normal_below(v);
+    case Kind::silu: return v * share_above(v, -87.f, logistic(w, v));
+    case Kind::gelu: return v * share_above(v, -8.f, normal_below(v));
     case Kind::clamp: return clamp(v, a.a, a.b);
   }
   return v;
@@ -113,7 +113,7 @@ Expr activated(const Workload &w, Expr v) {
 Expr slope_from_pre(const Workload &w, Expr v) {
   const Activation &a = w.problem.activation;
   switch (a.kind) {
-    case Kind::silu: return logistic(w, v) * (1.f + no_less(v, -87.f) * (1.f - logistic(w, v)));
+    case Kind::silu: return share_above(v, -87.f, logistic(w, v)) * (1.f + v * (1.f - logistic(w, v)));
     case Kind::gelu: return normal_below(v) + v * normal_density(v);
     case Kind::leaky_relu: return select(v > 0, 1.f, a.a);
     case Kind::clamp: return select(v > a.a && v < a.b, 1.f, 0.f);
