@@ -57,7 +57,8 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
                     const Expr &beyond, bool fill) {
   const Problem &p = w.problem;
   const std::vector<Var> v = f.args();
-  Region inside = from_zero(extents(geo, side));
+  const std::vector<Extent> whole = extents(geo, side);
+  Region inside = from_zero(whole);
   const Border border = side == Side::out ? Border::zero : p.border;
   // A transposed problem's negative padding makes its output larger; nothing reads what that adds.
   for (size_t d = 0; d < geo.axes.size() && side == Side::in && p.op != Op::transposed; d++) inside[2 + d] = uncropped(geo.axes[d]);
@@ -66,7 +67,6 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
     return w.offset ? reinterpret<int8_t>(value ^ cast<uint8_t>(128)) : value;
   };
   const SpatialAxis &along = geo.axes[0];
-  const Extent &length = side == Side::in ? along.in : along.out;
   // Channels that fill no vectors are copied with those beside them, where rows are dense: channels last.
   const int channels = geo.channels(side);
   Operand to{Func(name), x_first, fill && !x_first && geo.g == 1 && p.layout == Layout::channels_last && channels % 16 != 0 ? channels : 1};
@@ -87,8 +87,9 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
     // No tile reads past a group or a batch; with extents known only when run Halide would keep their selects in the hot loop.
     for (size_t d = 0; d < v.size() && border == Border::zero; d++) {
       if (d == 1 || d + 1 == v.size() || without[d]) continue;
-      // Past an end that no window reaches only what a tile is too long by is read, and dropped.
-      const bool open = d >= 2 && w.pass != PassKind::weight_gradient && !(side == Side::in ? geo.axes[d - 2].in : geo.axes[d - 2].out).known;
+      // Where no window reaches past an end, only sums past the result's own end read there, and those are dropped. A sum over positions
+      // may read zeros there as terms.
+      const bool open = d >= 2 && w.pass != PassKind::weight_gradient && !whole[d].known;
       const auto [left, right] = open ? reach(w, geo, side, d - 2) : std::pair(1, 1);
       if (left) value = select(index[d] < inside[d].min, cast(f.type(), beyond), likely(value));
       if (right) value = select(index[d] > inside[d].min + inside[d].extent - 1, cast(f.type(), beyond), likely(value));
@@ -126,7 +127,7 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
   }
   to.f(element(row)) = value;
   const auto [left, right] = reach(w, geo, side);
-  const int overrun = length.known && geo.interleaved == 1 ? 0 : 32 * geo.interleaved;
+  const int overrun = whole[2].known && geo.interleaved == 1 ? 0 : 32 * geo.interleaved;
   const Expr zero = read(cast(f.type(), beyond));
   if (right + overrun) to.f(element(end + RDom(0, ((right + overrun) * to.row + 15) / 16 * 16, "behind"))) = zero;  // whole vectors
   if (left) to.f(element(first - 1 - RDom(0, left * to.row, "before"))) = zero;

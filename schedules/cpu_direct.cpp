@@ -166,10 +166,11 @@ Presets narrowest(const Kernel &k) {
   p.left = p.sums / p.vectors;
   // One tap of one vector takes no more positions than L1 fetches lines at a time: 1x1, 240 -> 40 channels at 28x28 101 against
   // 122 us, 16 <- 96 at 112x112 393 against 420 (Emerald Rapids).
-  if (p.vectors == 1 && !s.paired && !s.over_positions && !k.along_space && one_tap(k.w)) p.left = std::min(p.left, 16);
+  const bool one_vector = p.vectors == 1 && !s.paired && !s.over_positions && !k.along_space;
+  if (one_vector && one_tap(k.w)) p.left = std::min(p.left, 16);
   // Rows known only when run: long tiles seldom fit, and in a short row are but one. 3x3, 16 channels at 32x32 42 against 69 us, 1x1,
   // 64 -> 16 at 56x56 43 against 84; but 3x3, 16 channels at 112x112, 405 against 373 (Emerald Rapids).
-  if (p.vectors == 1 && !s.over_positions && !k.along_space && k.axes > 1 && !s.paired && !s.free[1].known) p.left = std::min(p.left, 14);
+  if (one_vector && k.axes > 1 && !s.free[1].known) p.left = std::min(p.left, 14);
   // Code grows with the residues of a strided gradient, each of which unrolls the tile.
   if (k.residues > 4) p.left = std::max<std::int64_t>(1, p.left * 4 / k.residues);
   // More so where each element is stored by itself, maybe with a guard: 32 by 7 sums of 4x2 residues take minutes to compile
@@ -324,12 +325,13 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   }
   // Vectors that lie apart are gathered once, not in each task: 64 -> 10 channels, 3x3 at 28x28, weight gradient, 42 against 55 us
   // (Zen 5).
-  const bool border = (worth_padding(s, w) || copies_strips(k, p)) && (!s.paired || k.many_taps) && !p.drops_taps && !p.rows_in_place && !few_guards(k);
+  const bool guarded = few_guards(k);
+  const bool border = (worth_padding(s, w) || copies_strips(k, p)) && (!s.paired || k.many_taps) && !p.drops_taps && !p.rows_in_place && !guarded;
   preset(list, "pad", {!border ? 0 : vectors_lie_apart(s, w) ? 2 : 1});
   // Of one channel only the loop over a column's taps would be left, which LLVM unrolls too, and the sums spill: 3x3, 1 -> 32 at 112x112, 46
   // against 134 us, 5x5 at 28x28 8.4 against 14.8; but at AVX2 20.5 against 18.2 (Emerald Rapids).
   if (p.drops_taps && (k.rank > 2 || s.sums[0].extent[0] > 1 || k.m.registers < 32)) preset(list, "unroll", {0, -1});
-  if (few_guards(k)) preset(list, "unroll", {-1});
+  if (guarded) preset(list, "unroll", {-1});
   if (transposes(s, w)) preset(list, "copy", {3});
   else if (panels) preset(list, "copy", {4}), preset(list, "pad", {1});
   // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128

@@ -98,6 +98,11 @@ Expr tiles_of_a_block(const Axis &axis, int tile, int about) {
   return (tiles + 2 * halves - 1) / (2 * halves);
 }
 
+// Whether the last tile of an axis may be shifted inwards over its neighbour, whose stores it repeats.
+bool shifts(const Axis &axis, Tiles tiles, bool blocked) {
+  return !blocked && axis.repeat == 1 && (axis.known || (tiles == Tiles::fitting && axis.period == 1));
+}
+
 }  // namespace
 
 void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, bool blocks) {
@@ -116,9 +121,9 @@ void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, 
     if (tile > 1 || (a == 0 && tiles != Tiles::none)) {
       Var outer = level("_tile"), inner = level("_in_tile");
       stage.split(v, outer, inner, tile,
-                  tiles == Tiles::round_up ? TailStrategy::RoundUp
-                  : blocked || (!s.free[a].known && (tiles != Tiles::fitting || s.free[a].period > 1)) || s.free[a].repeat > 1 ? TailStrategy::GuardWithIf
-                                           : TailStrategy::ShiftInwards);
+                  tiles == Tiles::round_up            ? TailStrategy::RoundUp
+                  : shifts(s.free[a], tiles, blocked) ? TailStrategy::ShiftInwards
+                                                      : TailStrategy::GuardWithIf);
       l.tile.push_back(inner), v = outer;
     }
     if (blocked) {
@@ -336,14 +341,13 @@ LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
   // inwards, than guard each of its loads and stores: 64 channels at 28x28: 3.9 against 4.3 us, of fixed extents 3.7; at
   // 112x112 87 against 91 (Zen 5). And where the first tile of a row cannot meet its other end too, most of its taps need no guards:
   // 3x3, 3 -> 32 channels at 224x224, stride 2, read in place 131 against 148 us (Emerald Rapids).
-  const auto shifted = [&](size_t a) {  // by split(), of Tiles::fitting
-    const Axis &axis = s.free[a];
-    return !axis.known && axis.period == 1 && axis.repeat == 1 && l.tile_extent[a] > 1 && !l.block_extent[a];
+  const auto must_fit = [&](size_t a) {
+    return !s.free[a].known && l.tile_extent[a] > 1 && shifts(s.free[a], Tiles::fitting, l.block_extent[a] != 0);
   };
-  const bool rows_in_place = !s.paired && !s.over_positions && s.padded.defined() && k.get("pad", 1) == 0 && s.free.size() > 1 && shifted(1);
+  const bool rows_in_place = !s.paired && !s.over_positions && s.padded.defined() && k.get("pad", 1) == 0 && s.free.size() > 1 && must_fit(1);
   Expr fits;
   for (size_t a = 0; a < s.free.size() && (s.paired || rows_in_place); a++)
-    if (shifted(a)) {
+    if (must_fit(a)) {
       const Expr this_one = s.free[a].size >= l.tile_extent[a] + (rows_in_place && a == 1);
       fits = fits.defined() ? fits && this_one : this_one;
     }

@@ -101,6 +101,7 @@ class Bench {
     for (auto &name : columns_) head += fmt::format(" {:>12} ratio", name.substr(0, 12));
     say(head + "\n");
     for (auto &[request, batch] : kernels) run(request, batch);
+    if (!lost_.empty()) report_["lost"] = lost_;
     report_["means"] = means();
     for (auto &m : report_["means"]) {
       std::string line = fmt::format("geometric mean {:<26} {:>3} rows", m["of"].get<std::string>(), m["rows"].get<int>());
@@ -139,7 +140,7 @@ class Bench {
     try {
       ask();
     } catch (const Error &e) {
-      lost_[peer.name()] = report_["lost"][peer.name()] = e.what();
+      lost_[peer.name()] = e.what();
       peer.end();
       if (!s_.quiet) std::cerr << fmt::format("peer {} is left out from here on: {}\n", peer.name(), e.what());
     }

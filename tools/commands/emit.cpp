@@ -43,8 +43,8 @@ void emit(const EmitArguments &a, const Settings &s) {
   EmitOptions o;
   o.name = a.name.empty() ? std::filesystem::path(a.what).stem().string() : a.name;
   if (a.name.empty() && !is_spec(a.what)) o.name = "kernels";
-  for (const char *suffix : {".c", ".h", ".json", ".a"}) {
-    const std::string file = (std::filesystem::path(a.folder) / (suffix[1] == 'a' ? "lib" + o.name + suffix : o.name + suffix)).string();
+  for (const std::string &name : emitted_files(o.name)) {
+    const std::string file = (std::filesystem::path(a.folder) / name).string();
     if (is_spec(a.what)) refuse_same_file("--output", file, "the spec", a.what);
     for (auto &k : kernels) refuse_same_file("--output", file, "--weights", k.weight);
   }

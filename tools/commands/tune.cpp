@@ -75,7 +75,7 @@ class Session {
       std::error_code error;
       std::filesystem::create_directories(a.to, error);
       require_writable("--export", record_file());
-      (void)with_winners({});  // throws where it is no file of records
+      (void)fold_records(records_there(), o_.level, {});  // throws where it is no file of records
     }
     tools_ = kernel_tools(o_, a.records, s.cc, a.baselines);
   }
@@ -199,17 +199,17 @@ class Session {
 
   std::string record_file() const { return a_.to + "/" + o_.level + ".rec"; }
 
-  std::string with_winners(const std::vector<Record> &winners) const {
+  std::string records_there() const {
     std::error_code ignored;
-    return fold_records(std::filesystem::exists(record_file(), ignored) ? read_file(record_file()) : "", o_.level, winners);
+    return std::filesystem::exists(record_file(), ignored) ? read_file(record_file()) : "";
   }
 
   // Winners join the file of their level; a record there that was faster stays.
   void write_records() {
     std::vector<Record> winners;
+    const std::string file = record_file(), text = records_there();
     RecordBook there;
-    std::error_code ignored;
-    if (std::filesystem::exists(record_file(), ignored)) there.add(o_.level + ".rec", read_file(record_file()));
+    there.add(o_.level + ".rec", text);
     // What it was raced against it has beaten, whatever was measured on another day.
     const auto faster = [&](const Record &w, const TuneResult &of) {
       return std::any_of(there.records().begin(), there.records().end(), [&](const Record &r) {
@@ -228,8 +228,7 @@ class Session {
       if (faster(w, r)) say(fmt::format("{} {}: the record that is there was faster, and stays\n", r.task.name, pass_name(r.task.pass)));
       else winners.push_back(w);
     }
-    const std::string file = record_file();
-    if (!winners.empty()) write_file(file, with_winners(winners));
+    if (!winners.empty()) write_file(file, fold_records(text, o_.level, winners));
     report_["exported"] = {{"file", file}, {"records", winners.size()}};
     say(fmt::format("{}: {} records written\n", file, winners.size()));
   }

@@ -242,7 +242,7 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
     manifest["certificate"] = certify(Library::open(staging / "library.so", o.name), requests);
   }
   write_file(staging / (o.name + ".json"), manifest.dump(2) + "\n");
-  const std::vector<std::string> files = {o.name + ".h", o.name + ".c", base, o.name + ".json"};
+  const std::vector<std::string> files = emitted_files(o.name);
   for (const std::string &file : files)  // all or none: a folder in the way is the one thing that a rename would refuse
     if (fs::is_directory(o.folder + "/" + file)) throw Error(fmt::format("{}/{}: expected to write it, got a folder", o.folder, file));
   for (const std::string &file : files) {
@@ -252,6 +252,8 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   }
   return manifest;
 }
+
+std::vector<std::string> emitted_files(const std::string &name) { return {name + ".h", name + ".c", "lib" + name + ".a", name + ".json"}; }
 
 void link_shared(const std::string &cc, const std::string &archive, const std::string &to) {
   run_tool({cc, "-shared", "-o", to, "-Wl,--whole-archive", archive, "-Wl,--no-whole-archive", "-lm", "-lpthread", "-ldl"},

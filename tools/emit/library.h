@@ -41,6 +41,9 @@ std::vector<PassKind> parse_passes(std::string_view text, const Problem &);
 /// that is not there or a folder that cannot be written; InternalError where a compiler died.
 nlohmann::json emit_library(const std::vector<KernelRequest> &, const EmitOptions &);
 
+/// Their names, of a library called so.
+std::vector<std::string> emitted_files(const std::string &name);
+
 /// Links an emitted archive into a shared object that exports what its header declares.
 void link_shared(const std::string &cc, const std::string &archive, const std::string &to);
 

@@ -66,25 +66,27 @@ std::vector<fs::path> listed(const fs::path &folder) {
   return paths;
 }
 
+std::vector<fs::path> regular_files(const fs::path &folder, std::error_code &error) {
+  std::vector<fs::path> files;
+  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
+    if (std::error_code gone; it->symlink_status(gone).type() == fs::file_type::regular) files.push_back(it->path());
+  return files;
+}
+
 std::uint64_t bytes_in(const fs::path &folder) {
   std::uint64_t bytes = 0;
-  std::error_code error;
-  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
-    std::error_code gone;
-    if (it->symlink_status(gone).type() != fs::file_type::regular) continue;
-    const std::uintmax_t size = it->file_size(gone);
-    if (!gone) bytes += size;
-  }
+  std::error_code error, gone;
+  for (const fs::path &file : regular_files(folder, error))
+    if (const std::uintmax_t size = fs::file_size(file, gone); !gone) bytes += size;
   return bytes;
 }
 
 // Of the names, sizes and bytes of all regular files but the hash's own; nothing where one cannot be read.
 std::optional<std::string> hash_of(const fs::path &folder) {
-  std::vector<fs::path> files;
-  std::error_code error, gone;
-  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    if (it->symlink_status(gone).type() == fs::file_type::regular && it->path() != folder / hash_file) files.push_back(it->path());
+  std::error_code error;
+  std::vector<fs::path> files = regular_files(folder, error);
   if (error) return std::nullopt;
+  std::erase(files, folder / hash_file);
   std::sort(files.begin(), files.end());
   std::uint64_t sum = fnv1a("");
   for (auto &file : files) {

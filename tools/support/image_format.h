@@ -18,9 +18,9 @@ Image decode_pnm(const std::string &path, std::string_view bytes);
 /// PGM for one channel, PPM for three.
 std::string encode_pnm(const Image &image);
 
-/// An image of zeros. Errors: Error for more than 2^28 pixels or 2^31-1 elements, or where memory runs out.
-/// Throws Error where an image may not have that many pixels; it begins with the path.
+/// Throws Error for more than 2^28 pixels or 2^31-1 elements.
 void require_size(const std::string &path, std::uint64_t width, std::uint64_t height, int channels);
+/// An image of zeros. Errors: as require_size, or where memory runs out.
 Image blank_image(const std::string &path, std::uint64_t width, std::uint64_t height, int channels);
 /// 255 * value clamped to 0..1, rounded to the nearest, halves to even.
 std::uint8_t to_byte(float value);

@@ -96,8 +96,8 @@ void TrialLog::read() {
   for (size_t at = 0; at < text.size();) {
     const size_t end = text.find('\n', at);
     if (end == std::string::npos) {
-      const std::string_view tail = std::string_view(text).substr(at), begun = first_field;
-      if (!tail.starts_with(begun.substr(0, tail.size()))) bad += text.substr(at) + "\n", quarantined_++;
+      const std::string_view tail = std::string_view(text).substr(at);
+      if (!tail.starts_with(first_field.substr(0, tail.size()))) bad += text.substr(at) + "\n", quarantined_++;
       break;  // else its writer was killed: no trial was finished
     }
     const std::string line = text.substr(at, end - at);
