@@ -63,13 +63,13 @@ void check_compiler(const std::string &cc, const Halide::Target &target) {
 }
 
 // The C layer as an object. Its text hangs on what the kernels take, not on how they do it: it is often the same.
-std::string c_layer_object(const std::string &cc, const std::string &name, const std::string &header, const std::string &source) {
-  const std::string &version = told_by(cc, "--version").out;
-  const std::string key = fmt::format("C layer {} | {} | {}\n{}\n{}", name, cc, version, header, source);
+std::string c_layer_object(const EmitOptions &o, const std::string &header, const std::string &source) {
+  const std::string &version = told_by(o.cc, "--version").out;
+  const std::string key = fmt::format("C layer {} | {} {} | {}\n{}\n{}", o.name, o.cc, o.layer_level, version, header, source);
   const auto make = [&](const fs::path &folder) {
-    write_file(folder / (name + ".h"), header);
-    write_file(folder / (name + ".c"), source);
-    run_tool({cc, "-std=gnu99", "-O2", "-fPIC", "-c", folder / (name + ".c"), "-o", folder / "layer.o"}, "the C layer");
+    write_file(folder / (o.name + ".h"), header);
+    write_file(folder / (o.name + ".c"), source);
+    run_tool({o.cc, "-std=gnu99", o.layer_level, "-fPIC", "-c", folder / (o.name + ".c"), "-o", folder / "layer.o"}, "the C layer");
   };
   return (Cache::of_user().get(key, make) / "layer.o").string();
 }
@@ -219,7 +219,7 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
   for (auto &s : public_symbols(lib)) symbols += s + "\n";
   write_file(staging / "symbols", symbols);
   const auto at = [&](const std::string &file) { return staging / file; };
-  const std::string layer = c_layer_object(o.cc, o.name, header, source);
+  const std::string layer = c_layer_object(o, header, source);
   std::vector<std::string> link = {tool_of(o.cc, "ld"), "-r", "--force-group-allocation", "-o", at(o.name + ".o"), layer};
   for (auto *list : {&jobs, &packing})
     for (auto &j : *list) {

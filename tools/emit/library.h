@@ -24,7 +24,7 @@ struct EmitOptions {
   std::string targets = "host";
   std::string tune_for;  // a CPU; empty: this machine's where the target is its own, else "*"
   std::string records;   // folder; empty: the built-in ones
-  std::string cc = "cc";
+  std::string cc = "cc", layer_level = "-O2";  // and how well it optimises the C layer
   bool verify = true;        // run the certificate where this machine can
   bool one_child = false;    // compile all in one child: quicker, but the bytes depend on the order
   bool assertions = false;   // keep the generated assertions in every kernel

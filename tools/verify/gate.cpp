@@ -45,6 +45,7 @@ std::vector<GateFigures> gate(const Problem &p, const GateOptions &o) {
 
   EmitOptions e;
   e.name = "gate", e.folder = folder.path(), e.targets = level, e.cc = o.cc, e.verify = false, e.one_child = o.every_schedule, e.assertions = o.assertions;
+  if (o.every_schedule) e.layer_level = "-O0";  // it is called but a few times
   e.limits.seconds = o.compile_seconds;
   const nlohmann::json manifest = emit_library(kernels, e);
   link_shared(o.cc, folder / "libgate.a", folder / "gate.so");
