@@ -220,9 +220,9 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     acc(tensor_index(c, g, v, n)) +=
         cast(type, filter(tap)) * cast(type, operand.at(summed, g, read, n));
     s.sums.push_back({acc, r, domain});
-    // Selects, not mux(): Halide then skips the sums that a residue does not use.
+    // Selects, not mux(), and of each sum where it is used: Halide then skips those that a residue does not use.
     const Expr sum = acc(tensor_index(c, g, sum_at, n));
-    value = value.defined() ? select(here, sum, value) : sum;
+    value = here.defined() ? select(here, sum, value.defined() ? value : cast(type, 0)) : sum;
   }
   s.out = Func(gradient ? "dx_out" : "y_out");
   const Index at = tensor_index(c, g, v, n);
