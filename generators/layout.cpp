@@ -1,5 +1,6 @@
 #include "layout.h"
 #include <algorithm>
+#include <cmath>
 #include <fmt/format.h>
 #include <numeric>
 
@@ -8,13 +9,22 @@ using namespace Halide;
 namespace convsmith {
 namespace {
 
-// Extents known only when run are planned for as these.
-Problem planned(Problem p) {
+bool is_depthwise(const Problem &p) { return p.groups > 1 && p.ic == p.groups && p.oc == p.groups; }
+
+// Extents known only when run are planned for as these. Sums over positions as those of networks, whose layers have the fewer
+// positions the more channels they have: 64 channels at 56x56, 256 at 28x28, depthwise 144 at 64x64.
+Problem planned(const Workload &w) {
+  Problem p = w.problem;
   if (p.n == run_time) p.n = 1;
+  double most = p.rank == 1 ? 16384 : p.rank == 2 ? 128 : 32;
+  if (w.pass == PassKind::weight_gradient) {
+    const double positions = (is_depthwise(p) ? 600e3 : 400e3) / std::sqrt(double(p.ic) * double(p.oc));
+    most = std::min(most, std::pow(positions, 1. / p.rank));
+  }
   for (int a = 0; a < p.rank; a++)
     if (p.in[a] == run_time) {
       const std::int64_t window = p.window(a);
-      p.in[a] = std::max<std::int64_t>(p.rank == 1 ? 4096 : p.rank == 2 ? 128 : 32, std::min(4 * window, window + (1 << 20)));
+      p.in[a] = std::max(std::int64_t(most), std::min(4 * window, window + (1 << 20)));
       if (p.op != Op::transposed) p.in[a] -= p.pad_lo[a] + p.pad_hi[a] < 0 ? p.pad_lo[a] + p.pad_hi[a] : 0;
     }
   return p;
@@ -26,8 +36,6 @@ Extent extent(const Workload &w, std::int64_t number, std::int64_t plan, int siz
   return {int(plan), w.sizes.empty() ? Expr() : w.sizes.at(size_t(size))};
 }
 
-bool is_depthwise(const Problem &p) { return p.groups > 1 && p.ic == p.groups && p.oc == p.groups; }
-
 std::int64_t volume(const Problem::Extents &e, int rank) {
   std::int64_t v = 1;
   for (int a = 0; a < rank; a++) v *= e[a];
@@ -37,7 +45,7 @@ std::int64_t volume(const Problem::Extents &e, int rank) {
 }  // namespace
 
 Geometry geometry(const Workload &w) {
-  const Problem &p = w.problem, q = planned(p);
+  const Problem &p = w.problem, q = planned(w);
   const bool swapped = p.op == Op::transposed;
   const std::int64_t x_channels = p.ic / p.groups, y_channels = p.oc / p.groups;
   Geometry geo{{},    int(swapped ? x_channels : y_channels), int(swapped ? y_channels : x_channels),
@@ -99,7 +107,7 @@ std::vector<Extent> extents(const Geometry &geo, Side side) {
 }
 
 std::vector<Extent> tensor_extents(const Workload &w, bool output) {
-  const Problem &p = w.problem, q = planned(p);
+  const Problem &p = w.problem, q = planned(w);
   const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(p) ? 1 : int(p.groups);
   std::vector<Extent> e = {channels / groups, groups};
   for (int a = p.rank - 1; a >= 0; a--)

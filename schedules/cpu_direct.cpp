@@ -1,6 +1,7 @@
 // Each task computes a block of the result in register tiles, each of them reduced from start to end.
 #include "loops.h"
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 using namespace Halide;
@@ -58,8 +59,11 @@ int lengthened(const Stages &s, const Machine &m, const std::vector<int> &tile, 
   for (size_t a = 1; a < tile.size(); a++) others *= tile[a];
   const int e0 = units(s.free[0]), had = std::max(1, tile[0] / m.lanes), enough = std::min(10, (m.registers - 4) * 2 / 3);
   if (had * others >= enough) return tile[0];
-  // Of open extents each store of a residue has a guard, and such tiles take twice as long to compile.
-  if (!s.free[0].known) return residues > 1 ? tile[0] : std::min<int>(4, (enough + others - 1) / others) * m.lanes;
+  // Of open extents each store of a residue may have a guard, and longer tiles take long to compile.
+  if (!s.free[0].known) {
+    const std::int64_t most = std::min<std::int64_t>(4, 2 * m.registers / (others * residues));
+    return int(std::max<std::int64_t>(had, std::min<std::int64_t>(most, (enough + others - 1) / others))) * m.lanes;
+  }
   int best = had;
   double best_score = 0;
   for (int v = had; v <= 8 && v * m.lanes <= e0 && v * others <= m.registers - 4 && v * others * residues <= 4 * m.registers; v++) {
@@ -144,6 +148,13 @@ bool few_guards(const Kernel &k) {
          k.e0 % k.m.lanes == 0 && reads_border(k.w) && k.w.problem.border == Border::zero && k.s.sums[0].extent[0] <= 4 && k.sum <= 36;
 }
 
+// How many weights all residues of a result read together.
+std::int64_t weight_count(const Kernel &k) {
+  std::int64_t all = 0;
+  for (auto &sum : k.s.sums) all += std::accumulate(sum.extent.begin(), sum.extent.end(), std::int64_t(k.e0), std::multiplies<>());
+  return all;
+}
+
 struct Presets {
   std::vector<int> tile, block;
   int vectors = 1, sums = 0;    // a tile's, and how many vectors of sums the registers hold
@@ -171,6 +182,11 @@ Presets narrowest(const Kernel &k) {
   // Rows known only when run: long tiles seldom fit, and in a short row are but one. 3x3, 16 channels at 32x32 42 against 69 us, 1x1,
   // 64 -> 16 at 56x56 43 against 84; but 3x3, 16 channels at 112x112, 405 against 373 (Emerald Rapids).
   if (one_vector && k.axes > 1 && !s.free[1].known) p.left = std::min(p.left, 14);
+  // Nor do those of half the sums cost much where a tap is read once, or the weights bound it, and rows of seven positions are whole ones:
+  // 1x1, 960 -> 320 channels at 7x7 180 against 339 us, 512 -> 256 at 28x28 as long; 3x3, 512 at 7x7 1.4 against 2.4 ms, at 14x14 5.3
+  // against 5.2 (Emerald Rapids).
+  const bool wide = p.vectors > 1 && !s.paired && !s.over_positions && !k.along_space && k.residues <= 4;
+  if (wide && k.axes > 1 && !s.free[1].known && (one_tap(k.w) || weight_count(k) >= 1024 * 1024)) p.left = std::min(p.left, 7);
   // Code grows with the residues of a strided gradient, each of which unrolls the tile.
   if (k.residues > 4) p.left = std::max<std::int64_t>(1, p.left * 4 / k.residues);
   // More so where each element is stored by itself, maybe with a guard: 32 by 7 sums of 4x2 residues take minutes to compile
@@ -327,7 +343,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // (Zen 5).
   const bool guarded = few_guards(k);
   const bool border = (worth_padding(s, w) || copies_strips(k, p)) && (!s.paired || k.many_taps) && !p.drops_taps && !p.rows_in_place && !guarded;
-  preset(list, "pad", {!border ? 0 : vectors_lie_apart(s, w) ? 2 : 1});
+  preset(list, "pad", {!border ? 0 : vectors_lie_apart(s, w) || (!all_known(s) && !s.over_positions && p.block[0]) ? 2 : 1});
   // Of one channel only the loop over a column's taps would be left, which LLVM unrolls too, and the sums spill: 3x3, 1 -> 32 at 112x112, 46
   // against 134 us, 5x5 at 28x28 8.4 against 14.8; but at AVX2 20.5 against 18.2 (Emerald Rapids).
   if (p.drops_taps && (k.rank > 2 || s.sums[0].extent[0] > 1 || k.m.registers < 32)) preset(list, "unroll", {0, -1});

@@ -44,6 +44,12 @@ std::pair<int, int> most_blocks(const Stages &s, const std::vector<int> &cut) {
   return best;
 }
 
+// Whether how many positions are summed is known only when run: they may be many.
+bool open_space(const Workload &w) {
+  const auto &in = w.problem.in;
+  return std::count(in.begin(), in.begin() + w.problem.rank, run_time) > 0;
+}
+
 bool supports(const Stages &s, const Workload &w) {
   if (s.sums.size() != 1 || !s.over_positions || w.target.has_gpu_feature()) return false;
   const std::int64_t sum = terms(s);
@@ -54,7 +60,7 @@ bool supports(const Stages &s, const Workload &w) {
   const Machine m = machine(w.target);
   const int e0 = units(s.free[0]);
   const bool crowded = m.registers >= 32 && summed_in_place(s, w) && (crowds_cache(e0, sum) || crowds_cache(units(s.free[1]), sum));
-  return sum >= 1024 || crowded || (sum >= 32 && (s.paired || (e0 % m.lanes && e0 < 2 * m.lanes)));
+  return sum >= 1024 || open_space(w) || crowded || (sum >= 32 && (s.paired || (e0 % m.lanes && e0 < 2 * m.lanes)));
 }
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
@@ -78,6 +84,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const size_t axes = s.free.size();
   // Depthwise tiles hold all the taps that they ever will, so that longer blocks cost no cache.
   if (s.paired && red.size() > 2) cut.preset[1] = red[0] * red[1] <= 4096 ? 0 : pieces(red[1], std::max(1, 2048 / red[0]));
+  if (int &outer = cut.preset[red.size() > 2 ? 1 : 0]; open_space(w) && outer == 0) outer = red[red.size() > 2 ? 1 : 0];
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]), budget = m.registers - 4;
   auto [vectors, width, row] = tile_by_loads(s, m);
@@ -91,6 +98,10 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     const bool all_taps = tile[2] == units(s.free[2]) && (axes <= 4 || tile[3] == units(s.free[3]));
     if (s.paired && all_taps && m.lanes == 16 && e0 % (2 * m.lanes) == 0 && 2 * tile[1] * tile[2] * tile[3] <= budget) vectors = 2;
   }
+  // With open extents the last of few tiles, that lies over the edge, is masked: 1x1, 64 channels at 56x56, 155 against 186 us (Emerald
+  // Rapids).
+  if (!s.sums[0].known && !s.paired && axes > 1 && tiles_along(s, tile, 1) < 8)
+    if (const int even = divisor(units(s.free[1]), tile[1]); 2 * even > tile[1]) tile[1] = even;
   tile[0] = vectors * m.lanes;
   // Tasks: groups of vectors where both operands are read in place, as what a block loads of them stays in L1 for all of the other
   // channels: 1x1, 128 -> 512 channels at 28x28 674 against 744 us, 512 -> 128 667 against 703 (Emerald Rapids). Else a few blocks of the
@@ -99,7 +110,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const int many = std::min(tasks(s), 8);
   const std::vector<int> by_loads = tile;
   if (in_place && many > 1 && e0 >= 8 * m.lanes) {
-    if (tiles_along(s, tile, 0) < 4) tile[0] = 2 * m.lanes, tile[1] = best_tile(s.free[1], budget / 2);
+    if (s.sums[0].known && tiles_along(s, tile, 0) < 4) tile[0] = 2 * m.lanes, tile[1] = best_tile(s.free[1], budget / 2);
     block[0] = tiles_of_a_task(tiles_along(s, tile, 0), many) * tile[0];
   } else if (const int channels = axes > 1 ? channels_of_a_task(s, tile, w) : 0) {
     block[1] = channels;
@@ -119,13 +130,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const auto [strip_axis, blocks] = most_blocks(s, cut.preset);
   const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
   int strips = 1;
+  const bool few = s.sums[0].known || result <= 16 * 1024;
   const bool cheap = (s.sums[0].known || s.paired || !border) && (border ? 64 : 32) * result < anew;
-  if (many > 1 && blocks >= 4 && result <= 128 * 1024 && (free_tasks < 4 || cheap)) {
+  if (many > 1 && blocks >= 4 && result <= 128 * 1024 && few && (free_tasks < 4 || cheap)) {
     // Four, of as many blocks each, as every strip's result is stored and read again: on two threads 1x1, 64 -> 128 channels at 56x56
     // 165 against 191 us for six, 256 -> 64 346 against 395 for eight (Emerald Rapids). Eight of results that are small beside that.
     tile = by_loads, std::fill(block.begin(), block.end(), 0);
     int &piece = cut.preset[strip_axis];
-    int even = many >= 8 && 512 * result <= positions * e0 ? pieces_of_strips(red[strip_axis], piece, 8) : 0;
+    int even = s.sums[0].known && many >= 8 && 512 * result <= positions * e0 ? pieces_of_strips(red[strip_axis], piece, 8) : 0;
     strips = even ? 8 : 4;
     if (!even) even = pieces_of_strips(red[strip_axis], piece, 4);
     if (even) piece = even;
@@ -141,8 +153,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   int taps = 1;
   for (size_t a = 1; a < axes; a++) taps *= tile[a];
   if (s.paired && taps <= budget / 2) preset(k, "unroll", {2});
-  if (in_place && s.sums[0].known) {
-    preset(k, "unroll", {unrolled_positions(cut.preset[0] > 1 ? cut.preset[0] : red[0])});
+  if (in_place) {
+    preset(k, "unroll", {!s.sums[0].known ? 2 : unrolled_positions(cut.preset[0] > 1 ? cut.preset[0] : red[0])});
     preset(k, "stage", {0});
   }
   k.push_back(cut);
@@ -152,11 +164,12 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const bool first = w.problem.layout == Layout::channels_first, tail = e0 % m.lanes != 0 && e0 > m.lanes;
   int uses = 1;
   for (size_t a = 1; a < axes; a++) uses *= tiles_along(s, tile, a);
+  const int vectors_of_row = (e0 + m.lanes - 1) / m.lanes;
   // Depthwise x is read for every tap, so that its last vector, or the guards of many taps, cost more than a padded copy: 5x5, 40
   // channels at 28x28, 10 against 20 us, 1,152 at 7x7 17 against 24 (Zen 5).
   const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1};
   if (squares) preset(k, "copy", {strips > 1 && std::count(block.begin(), block.end(), 0) == std::ptrdiff_t(axes) ? 4 : 3});
-  else if (s.padded.defined() && tail && !s.paired && uses > 11 * ((e0 + m.lanes - 1) / m.lanes)) preset(k, "copy", {2});
+  else if (s.padded.defined() && tail && !s.paired && (s.sums[0].known ? uses > 11 * vectors_of_row : uses >= vectors_of_row)) preset(k, "copy", {2});
   if (!border) preset(k, "pad", {0});
   else if (s.paired && !first && (tail || many_taps)) preset(k, "pad", {1});
   else if (tail && !s.paired) preset(k, "pad", {2});
@@ -198,12 +211,20 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
     const bool in_strips = strips > 1 && i == strip_axis;
+    Expr extent = red[i].extent();
     // Where the extent is known only when run the strips are even, and their blocks need not be.
-    if (in_strips && !s.sums[0].known) o = into_strips(o, (red[i].extent() + strips - 1) / strips);
-    if (cut > 1) {
+    if (in_strips && !s.sums[0].known) extent = (extent + strips - 1) / strips, o = into_strips(o, extent);
+    // Of rows known only when run a block has as many as hold the positions that it would of the planned ones.
+    Expr each = cut;
+    const bool by_positions = i == 1 && cut > 0 && cuts[0] == 0 && !as_const_int(red[0].extent());
+    if (by_positions) {
+      const Expr most = max(1, cut * s.sums[0].extent[0] / red[0].extent()), count = max(1, (extent + most - 1) / most);
+      each = (extent + count - 1) / count;
+    }
+    if (cut > 1 || by_positions) {
       RVar in(o.name() + "_in"), out(o.name() + "_block");
       even &= s.sums[0].extent[i] % cut == 0;
-      acc.update(0).split(o, out, in, cut, TailStrategy::GuardWithIf);
+      acc.update(0).split(o, out, in, each, TailStrategy::GuardWithIf);
       inner.push_back({i, in}), o = out;
     }
     if (in_strips && s.sums[0].known) o = into_strips(o, (block_count + strips - 1) / strips);

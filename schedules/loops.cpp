@@ -113,12 +113,17 @@ void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, 
     auto level = [&](const char *suffix) { return Var(s.free[a].var.name() + suffix); };
     const int tile = tiles == Tiles::none ? 1 : l.tile_extent[a];
     const bool blocked = blocks && l.block_extent[a];
-    if (s.free[a].period > 1) {
+    const bool tiled = tile > 1 || (a == 0 && tiles != Tiles::none);
+    if (s.free[a].period > 1 && tiled && !s.free[a].known) {
+      Var outer = level("_tile"), both = level("_of_tile"), inner = level("_in_tile"), residue = level("_residue");
+      stage.split(v, outer, both, tile * s.free[a].period, TailStrategy::GuardWithIf).split(both, inner, residue, s.free[a].period);
+      l.tile.push_back(inner), l.residue.push_back(residue), v = outer;
+    } else if (s.free[a].period > 1) {
       Var of = level("_of_period"), residue = level("_residue");
       stage.split(v, of, residue, s.free[a].period, TailStrategy::GuardWithIf);
       l.residue.push_back(residue), v = of;
     }
-    if (tile > 1 || (a == 0 && tiles != Tiles::none)) {
+    if (tiled && v.name() != s.free[a].var.name() + "_tile") {
       Var outer = level("_tile"), inner = level("_in_tile");
       stage.split(v, outer, inner, tile,
                   tiles == Tiles::round_up            ? TailStrategy::RoundUp
@@ -310,7 +315,10 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
     if (cut && (units(s.free[a]) >= 8 * tile[a] || (a > 1 && units(s.free[a]) >= 4))) axis = a;
   }
   // Strips of rows read all of the weights each, groups of channels all of the other operand.
-  const std::int64_t channels = units(s.free[0]), weights = channels * sum, other = positions / channels * s.sums[0].extent[0];
+  // Extents known only when run are then taken for those of networks, where the other operand has some 200,000 elements: 3x3, 512
+  // channels at 14x14, 5.2 against 6.2 ms, at 7x7 2.4 against 2.8, 256 at 56x56 as long (Emerald Rapids).
+  const bool open = n_axis > 1 && !s.free[1].known;
+  const std::int64_t channels = units(s.free[0]), weights = channels * sum, other = open ? 200'000 : positions / channels * s.sums[0].extent[0];
   if (!along_space && s.padded.defined() && !s.paired && other < weights && channels % tile[0] == 0 && channels >= 4 * tile[0]) axis = 0;
   const int tiles = tiles_along(s, tile, axis);
   if (tiles > 1) block[axis] = tiles_of_a_task(tiles, wanted, axis == 0 ? 0 : std::max<std::int64_t>(16, 2 * wanted)) * tile[axis];
@@ -383,7 +391,7 @@ void vectorize_rows(Func f, int lanes, Func lines) {
   }
   for (int u = 0; u < f.num_update_definitions(); u++) {
     const RVar along = f.rvars(u)[0];
-    const auto extent = as_const_int(along.extent());
+    const auto extent = as_const_int(f.function().update(u).schedule().rvars()[0].extent);
     const bool zeros = u > 0 && f.rvars(u).size() == 1 && extent && *extent % lanes == 0;
     if (zeros || (u == 0 && !lines.defined())) f.update(u).vectorize(along, lanes, TailStrategy::GuardWithIf);
   }
