@@ -62,7 +62,8 @@ int lengthened(const Stages &s, const Machine &m, const std::vector<int> &tile, 
   // Of open extents each store of a residue may have a guard, and longer tiles take long to compile.
   if (!s.free[0].known) {
     const std::int64_t most = std::min<std::int64_t>(4, 2 * m.registers / (others * residues));
-    return int(std::max<std::int64_t>(had, std::min<std::int64_t>(most, (enough + others - 1) / others))) * m.lanes;
+    const std::int64_t least = std::min<std::int64_t>(had, std::max<std::int64_t>(1, 3 * m.registers / (others * residues)));
+    return int(std::max(least, std::min<std::int64_t>(most, (enough + others - 1) / others))) * m.lanes;
   }
   int best = had;
   double best_score = 0;

@@ -218,7 +218,8 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     Expr each = cut;
     const bool by_positions = i == 1 && cut > 0 && cuts[0] == 0 && !as_const_int(red[0].extent());
     if (by_positions) {
-      const Expr most = max(1, cut * s.sums[0].extent[0] / red[0].extent()), count = max(1, (extent + most - 1) / most);
+      const int positions = int(std::min<std::int64_t>(std::int64_t(cut) * s.sums[0].extent[0], 1 << 30));
+      const Expr most = max(1, positions / red[0].extent()), count = max(1, (extent + most - 1) / most);
       each = (extent + count - 1) / count;
     }
     if (cut > 1 || by_positions) {

@@ -110,6 +110,7 @@ class Allocations : public Internal::IRVisitor {
       if (!upper.defined()) throw std::logic_error("workspace: no bound on the extents of " + op->name);
       bytes = Internal::simplify(bytes * cast<std::int64_t>(upper));
     }
+    bytes = Internal::simplify(bytes + op->padding * op->type.bytes());
     const bool heap = op->memory_type == MemoryType::Heap ||
                       (op->memory_type == MemoryType::Auto &&
                        (!constant || !Internal::as_const_int(bytes) || *Internal::as_const_int(bytes) > on_stack));
