@@ -109,6 +109,10 @@ TEST(Gate, LayersAtEverySchedule) {
            "ic=32 oc=32 groups=32 in=?x?x? kernel=3 stride=1x1x2 pad=1",
            "ic=24 oc=64 in=36x36 kernel=1 bias=1 layout=channels_first",
            "n=? ic=16 oc=40 in=?x? kernel=1 layout=channels_first",
+           "ic=100 oc=64 in=?x? kernel=1",
+           "ic=96 oc=256 in=?x? kernel=3 pad=1",
+           "ic=3 oc=24 in=?x? kernel=3 stride=2 pad=1",
+           "ic=40 oc=100 in=? kernel=9 pad=4",
            "n=2 ic=3 oc=20 in=24x26 kernel=3 pad=1 residual=1 activation=relu layout=channels_first",
            "ic=4 oc=24 in=5x8x16 kernel=3 pad=1 layout=channels_first",
        })
