@@ -216,9 +216,10 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     Expr extent = red[i].extent();
     // Where the extent is known only when run the strips are even, and their blocks need not be.
     if (in_strips && !s.sums[0].known) extent = (extent + strips - 1) / strips, o = into_strips(o, extent);
-    // Of rows known only when run a block has as many as hold the positions that it would of the planned ones.
+    // Of rows known only when run a block has as many as hold the positions that it would of the planned ones; but not where rows of taps
+    // in the border are left out, whose number Halide then takes to follow from that of the rows.
     Expr each = cut;
-    const bool by_positions = i == 1 && cut > 0 && cuts[0] == 0 && !as_const_int(red[0].extent());
+    const bool by_positions = i == 1 && cut > 0 && cuts[0] == 0 && !k.get("trim", 0) && !as_const_int(red[0].extent());
     if (by_positions) {
       const int positions = int(std::min<std::int64_t>(std::int64_t(cut) * s.sums[0].extent[0], 1 << 30));
       const Expr most = max(1, positions / red[0].extent()), count = max(1, (extent + most - 1) / most);
