@@ -1,7 +1,6 @@
 // Each task computes a block of the result in register tiles, each of them reduced from start to end.
 #include "loops.h"
 #include <algorithm>
-#include <functional>
 #include <numeric>
 
 using namespace Halide;
@@ -149,13 +148,6 @@ bool few_guards(const Kernel &k) {
          k.e0 % k.m.lanes == 0 && reads_border(k.w) && k.w.problem.border == Border::zero && k.s.sums[0].extent[0] <= 4 && k.sum <= 36;
 }
 
-// How many weights all residues of a result read together.
-std::int64_t weight_count(const Kernel &k) {
-  std::int64_t all = 0;
-  for (auto &sum : k.s.sums) all += std::accumulate(sum.extent.begin(), sum.extent.end(), std::int64_t(k.e0), std::multiplies<>());
-  return all;
-}
-
 struct Presets {
   std::vector<int> tile, block;
   int vectors = 1, sums = 0;    // a tile's, and how many vectors of sums the registers hold
@@ -178,16 +170,18 @@ Presets narrowest(const Kernel &k) {
   p.left = p.sums / p.vectors;
   // One tap of one vector takes no more positions than L1 fetches lines at a time: 1x1, 240 -> 40 channels at 28x28 101 against
   // 122 us, 16 <- 96 at 112x112 393 against 420 (Emerald Rapids).
-  const bool one_vector = p.vectors == 1 && !s.paired && !s.over_positions && !k.along_space;
+  const bool beside_channels = !s.paired && !s.over_positions && !k.along_space, one_vector = beside_channels && p.vectors == 1;
+  const bool open_rows = k.axes > 1 && !s.free[1].known;
   if (one_vector && one_tap(k.w)) p.left = std::min(p.left, 16);
   // Rows known only when run: long tiles seldom fit, and in a short row are but one. 3x3, 16 channels at 32x32 42 against 69 us, 1x1,
   // 64 -> 16 at 56x56 43 against 84; but 3x3, 16 channels at 112x112, 405 against 373 (Emerald Rapids).
-  if (one_vector && k.axes > 1 && !s.free[1].known) p.left = std::min(p.left, 14);
+  if (one_vector && open_rows) p.left = std::min(p.left, 14);
   // Nor do those of half the sums cost much where a tap is read once, or the weights bound it, and rows of seven positions are whole ones:
   // 1x1, 960 -> 320 channels at 7x7 180 against 339 us, 512 -> 256 at 28x28 as long; 3x3, 512 at 7x7 1.4 against 2.4 ms, at 14x14 5.3
   // against 5.2 (Emerald Rapids).
-  const bool wide = p.vectors > 1 && !s.paired && !s.over_positions && !k.along_space && k.residues <= 4;
-  if (wide && k.axes > 1 && !s.free[1].known && (one_tap(k.w) || weight_count(k) >= 1024 * 1024)) p.left = std::min(p.left, 7);
+  const std::int64_t weights = element_count(k.w.problem.weight_shape()) / k.w.problem.groups;
+  const bool wide = beside_channels && p.vectors > 1 && k.residues <= 4;
+  if (wide && open_rows && (one_tap(k.w) || weights >= 1024 * 1024)) p.left = std::min(p.left, 7);
   // Code grows with the residues of a strided gradient, each of which unrolls the tile.
   if (k.residues > 4) p.left = std::max<std::int64_t>(1, p.left * 4 / k.residues);
   // More so where each element is stored by itself, maybe with a guard: 32 by 7 sums of 4x2 residues take minutes to compile

@@ -66,6 +66,7 @@ bool supports(const Stages &s, const Workload &w) {
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
   const auto &red = s.sums[0].extent;
+  const bool known = s.sums[0].known;
   Knob cut{"cut", {}, {}, {}};
   for (size_t i = 0; i < red.size(); i++) {
     cut.low.push_back(0), cut.high.push_back(red[i]);
@@ -85,7 +86,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // Depthwise tiles hold all the taps that they ever will, so that longer blocks cost no cache.
   if (s.paired && red.size() > 2) cut.preset[1] = red[0] * red[1] <= 4096 ? 0 : pieces(red[1], std::max(1, 2048 / red[0]));
   // Open extents may be longer than planned.
-  if (int &outer = cut.preset[red.size() > 2 ? 1 : 0]; open_space(w) && outer == 0) outer = red[red.size() > 2 ? 1 : 0];
+  const size_t outer = red.size() > 2 ? 1 : 0;
+  if (open_space(w) && cut.preset[outer] == 0) cut.preset[outer] = red[outer];
   std::vector<int> tile(axes, 1), block(axes, 0);
   const int e0 = units(s.free[0]), budget = m.registers - 4;
   auto [vectors, width, row] = tile_by_loads(s, m);
@@ -101,7 +103,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   }
   // With open extents the last of few tiles, that lies over the edge, is masked: 1x1, 64 channels at 56x56, 155 against 186 us (Emerald
   // Rapids).
-  if (!s.sums[0].known && !s.paired && axes > 1 && tiles_along(s, tile, 1) < 8)
+  if (!known && !s.paired && axes > 1 && tiles_along(s, tile, 1) < 8)
     if (const int even = divisor(units(s.free[1]), tile[1]); 2 * even > tile[1]) tile[1] = even;
   tile[0] = vectors * m.lanes;
   // Tasks: groups of vectors where both operands are read in place, as what a block loads of them stays in L1 for all of the other
@@ -111,7 +113,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const int many = std::min(tasks(s), 8);
   const std::vector<int> by_loads = tile;
   if (in_place && many > 1 && e0 >= 8 * m.lanes) {
-    if (s.sums[0].known && tiles_along(s, tile, 0) < 4) tile[0] = 2 * m.lanes, tile[1] = best_tile(s.free[1], budget / 2);
+    if (known && tiles_along(s, tile, 0) < 4) tile[0] = 2 * m.lanes, tile[1] = best_tile(s.free[1], budget / 2);
     block[0] = tiles_of_a_task(tiles_along(s, tile, 0), many) * tile[0];
   } else if (const int channels = axes > 1 ? channels_of_a_task(s, tile, w) : 0) {
     block[1] = channels;
@@ -132,14 +134,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
   int strips = 1;
   // Nor are the images of networks with large results, if their extents are open, long enough: 1x1, 512 -> 256 at 28x28 1.33 against 1.56 ms.
-  const bool few = s.sums[0].known || result <= 16 * 1024;
-  const bool cheap = (s.sums[0].known || s.paired || !border) && (border ? 64 : 32) * result < anew;
+  const bool few = known || result <= 16 * 1024;
+  const bool cheap = (known || s.paired || !border) && (border ? 64 : 32) * result < anew;
   if (many > 1 && blocks >= 4 && result <= 128 * 1024 && few && (free_tasks < 4 || cheap)) {
     // Four, of as many blocks each, as every strip's result is stored and read again: on two threads 1x1, 64 -> 128 channels at 56x56
     // 165 against 191 us for six, 256 -> 64 346 against 395 for eight (Emerald Rapids). Eight of results that are small beside that.
     tile = by_loads, std::fill(block.begin(), block.end(), 0);
     int &piece = cut.preset[strip_axis];
-    int even = s.sums[0].known && many >= 8 && 512 * result <= positions * e0 ? pieces_of_strips(red[strip_axis], piece, 8) : 0;
+    int even = known && many >= 8 && 512 * result <= positions * e0 ? pieces_of_strips(red[strip_axis], piece, 8) : 0;
     strips = even ? 8 : 4;
     if (!even) even = pieces_of_strips(red[strip_axis], piece, 4);
     if (even) piece = even;
@@ -156,7 +158,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   for (size_t a = 1; a < axes; a++) taps *= tile[a];
   if (s.paired && taps <= budget / 2) preset(k, "unroll", {2});
   if (in_place) {
-    preset(k, "unroll", {!s.sums[0].known ? 2 : unrolled_positions(cut.preset[0] > 1 ? cut.preset[0] : red[0])});
+    preset(k, "unroll", {!known ? 2 : unrolled_positions(cut.preset[0] > 1 ? cut.preset[0] : red[0])});
     preset(k, "stage", {0});
   }
   k.push_back(cut);
@@ -171,7 +173,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // channels at 28x28, 10 against 20 us, 1,152 at 7x7 17 against 24 (Zen 5).
   const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1};
   if (squares) preset(k, "copy", {strips > 1 && std::count(block.begin(), block.end(), 0) == std::ptrdiff_t(axes) ? 4 : 3});
-  else if (s.padded.defined() && tail && !s.paired && (s.sums[0].known ? uses > 11 * vectors_of_row : uses >= vectors_of_row)) preset(k, "copy", {2});
+  else if (s.padded.defined() && tail && !s.paired && (known ? uses > 11 * vectors_of_row : uses >= vectors_of_row)) preset(k, "copy", {2});
   if (!border) preset(k, "pad", {0});
   else if (s.paired && !first && (tail || many_taps)) preset(k, "pad", {1});
   else if (tail && !s.paired) preset(k, "pad", {2});

@@ -113,23 +113,25 @@ void split(Stage stage, const Stages &s, const Knobs &k, Loops &l, Tiles tiles, 
     auto level = [&](const char *suffix) { return Var(s.free[a].var.name() + suffix); };
     const int tile = tiles == Tiles::none ? 1 : l.tile_extent[a];
     const bool blocked = blocks && l.block_extent[a];
-    const bool tiled = tile > 1 || (a == 0 && tiles != Tiles::none);
-    if (s.free[a].period > 1 && tiled && !s.free[a].known) {
+    const bool tiled = tile > 1 || (a == 0 && tiles != Tiles::none), strided = s.free[a].period > 1;
+    if (strided && tiled && !s.free[a].known) {  // by one guard
       Var outer = level("_tile"), both = level("_of_tile"), inner = level("_in_tile"), residue = level("_residue");
       stage.split(v, outer, both, tile * s.free[a].period, TailStrategy::GuardWithIf).split(both, inner, residue, s.free[a].period);
       l.tile.push_back(inner), l.residue.push_back(residue), v = outer;
-    } else if (s.free[a].period > 1) {
-      Var of = level("_of_period"), residue = level("_residue");
-      stage.split(v, of, residue, s.free[a].period, TailStrategy::GuardWithIf);
-      l.residue.push_back(residue), v = of;
-    }
-    if (tiled && v.name() != s.free[a].var.name() + "_tile") {
-      Var outer = level("_tile"), inner = level("_in_tile");
-      stage.split(v, outer, inner, tile,
-                  tiles == Tiles::round_up            ? TailStrategy::RoundUp
-                  : shifts(s.free[a], tiles, blocked) ? TailStrategy::ShiftInwards
-                                                      : TailStrategy::GuardWithIf);
-      l.tile.push_back(inner), v = outer;
+    } else {
+      if (strided) {
+        Var of = level("_of_period"), residue = level("_residue");
+        stage.split(v, of, residue, s.free[a].period, TailStrategy::GuardWithIf);
+        l.residue.push_back(residue), v = of;
+      }
+      if (tiled) {
+        Var outer = level("_tile"), inner = level("_in_tile");
+        stage.split(v, outer, inner, tile,
+                    tiles == Tiles::round_up            ? TailStrategy::RoundUp
+                    : shifts(s.free[a], tiles, blocked) ? TailStrategy::ShiftInwards
+                                                        : TailStrategy::GuardWithIf);
+        l.tile.push_back(inner), v = outer;
+      }
     }
     if (blocked) {
       Var outer = level("_block"), inner = level("_in_block");
