@@ -18,7 +18,7 @@ struct KernelJob {
   int panel = 0, quad = 0;           // for pack_weight: what the pass it packs for was given
   std::string weight;                // .npy in the order of files, made a constant; empty: an argument
   std::string function;              // symbol
-  std::string object;                // file to write
+  std::string object;                // file to write; jobs of a request that name the same are in it together
   std::string assembly, loop_nest;   // files to write, or empty
   bool assertions = false;           // keep the generated assertions where they could be left out
 };
@@ -48,7 +48,7 @@ struct KernelResult {
   std::vector<KernelArgument> arguments;
   int outputs = 1;
   std::string serial_bytes = "0", task_bytes = "0";  // of workspace, once and a thread: in C, of sizes s[Size]
-  std::int64_t object_bytes = 0;
+  std::int64_t object_bytes = 0;  // of the first job of an object
   std::vector<KernelLaunch> launches;  // on a device
 };
 

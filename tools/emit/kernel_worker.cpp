@@ -133,7 +133,14 @@ void estimate(Func f, const BufferSpec &spec) {
   f.set_estimates(region);
 }
 
-KernelResult compile(const KernelJob &job) {
+// A kernel before code is made of it, and what of its result is known by then.
+struct Lowered {
+  Target target;
+  Module module;
+  KernelResult result;
+};
+
+Lowered lower(const KernelJob &job) {
   Workload w = workload_of(job);
   const bool empty_batch = Problem::parse(job.problem).n == 0;
   w.target = w.target.with_feature(Target::UserContext).with_feature(Target::NoRuntime).with_feature(Target::NoBoundsQuery);
@@ -173,20 +180,6 @@ KernelResult compile(const KernelJob &job) {
   }
   for (auto &f : module.functions())
     if (f.linkage == LinkageType::ExternalPlusMetadata) f.linkage = LinkageType::ExternalPlusArgv;
-  std::map<OutputFileType, std::string> files = {{OutputFileType::object, job.object}};
-  if (!job.assembly.empty()) files[on_device ? OutputFileType::device_code : OutputFileType::assembly] = job.assembly;
-  if (!job.loop_nest.empty()) files[OutputFileType::stmt] = job.loop_nest;
-  if (w.target.has_feature(Target::Vulkan)) {
-    Buffer<> code = module.get_device_code_buffer();
-    if (code.defined()) mend_spirv(static_cast<std::uint8_t *>(code.data()), code.size_in_bytes());
-  }
-  module.compile(files);
-  if (on_device && !job.assembly.empty()) {  // a text that ends in a zero
-    std::string text = read_file(job.assembly);
-    while (!text.empty() && text.back() == '\0') text.pop_back();
-    write_file(job.assembly, text);
-  }
-
   for (auto &spec : kernel_buffers(w, weight.defined())) r.arguments.push_back(described(spec, empty_batch));
   r.schedule = choice.schedule->name, r.version = choice.schedule->version, r.why = choice.why;
   if (!scheduler.name.empty()) r.schedule = scheduler.name, r.version = 0;
@@ -197,8 +190,46 @@ KernelResult compile(const KernelJob &job) {
     if (launch.shared_bytes > device(w.target).shared)
       throw Error(fmt::format("schedule {}: {}: {} bytes of shared memory: expected at most {}", r.schedule, r.knobs, launch.shared_bytes, device(w.target).shared));
   r.serial_bytes = workspace.serial, r.task_bytes = workspace.task;
-  r.object_bytes = std::int64_t(std::filesystem::file_size(job.object));
-  return r;
+  return {w.target, module, r};
+}
+
+void write_files(const KernelJob &job, Lowered &l) {
+  const bool on_device = l.target.has_gpu_feature();
+  std::map<OutputFileType, std::string> files = {{OutputFileType::object, job.object}};
+  if (!job.assembly.empty()) files[on_device ? OutputFileType::device_code : OutputFileType::assembly] = job.assembly;
+  if (!job.loop_nest.empty()) files[OutputFileType::stmt] = job.loop_nest;
+  if (l.target.has_feature(Target::Vulkan)) {
+    Buffer<> code = l.module.get_device_code_buffer();
+    if (code.defined()) mend_spirv(static_cast<std::uint8_t *>(code.data()), code.size_in_bytes());
+  }
+  l.module.compile(files);
+  if (on_device && !job.assembly.empty()) {  // a text that ends in a zero
+    std::string text = read_file(job.assembly);
+    while (!text.empty() && text.back() == '\0') text.pop_back();
+    write_file(job.assembly, text);
+  }
+  l.result.object_bytes = std::int64_t(std::filesystem::file_size(job.object));
+}
+
+void join(Lowered &to, const Lowered &from, const std::string &object) {
+  if (to.target != from.target) throw InternalError(fmt::format("{}: kernels for {} and {}", object, to.target.to_string(), from.target.to_string()));
+  for (auto &f : from.module.functions()) to.module.append(f);
+  for (auto &b : from.module.buffers()) to.module.append(b);
+}
+
+// Jobs that name the same object become one module.
+std::vector<KernelResult> compile(const std::vector<KernelJob> &jobs) {
+  std::vector<Lowered> kernels;
+  std::map<std::string, size_t> objects;  // and the first job of each
+  for (size_t i = 0; i < jobs.size(); i++) {
+    kernels.push_back(lower(jobs[i]));
+    const auto [object, first] = objects.emplace(jobs[i].object, i);
+    if (!first) join(kernels[object->second], kernels[i], object->first);
+  }
+  for (auto &[object, first] : objects) write_files(jobs[first], kernels[first]);
+  std::vector<KernelResult> results;
+  for (auto &k : kernels) results.push_back(k.result);
+  return results;
 }
 
 // A schedule at its presets, and with one knob at a time at each end of its range.
@@ -233,9 +264,7 @@ std::vector<Candidate> settings(const Schedule &schedule, const Stages &s, const
 nlohmann::json answer(const nlohmann::json &request) {
   const std::string what = request.at("what");
   if (what == "kernels") {
-    std::vector<KernelResult> results;
-    for (auto &job : request.at("jobs")) results.push_back(compile(job.get<KernelJob>()));
-    return results;
+    return compile(request.at("jobs").get<std::vector<KernelJob>>());
   }
   if (what == "choice") {
     const KernelJob job = request.at("job").get<KernelJob>();

@@ -171,7 +171,9 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
           job.schedule = forced->second.schedule, job.knobs = forced->second.knobs;
         job.weight = r.weight;
         job.function = kernel_symbol(function_name(lib, lib.passes.back()), l);
-        job.object = staging / (job.function + ".o");
+        // Kernels that go without assertions have a target of their own, those of a device code beside their module.
+        const bool together = o.one_child && o.assertions && !targets[l].has_gpu_feature();
+        job.object = staging / (together ? fmt::format("{}_{}.o", packs ? "packing" : "kernels", lib.levels[l]) : job.function + ".o");
         (packs ? packing : jobs).push_back({lib.passes.size() - 1, l, job});
       }
     }
@@ -225,7 +227,7 @@ nlohmann::json emit_library(const std::vector<KernelRequest> &requests, const Em
     for (auto &j : *list) {
       if (is_device(lib.levels[j.level]))
         run_tool({tool_of(o.cc, "objcopy"), "--redefine-sym", "halide_device_malloc=convsmith_device_malloc", j.job.object}, "a kernel for a device");
-      link.push_back(j.job.object);
+      if (!std::count(link.begin(), link.end(), j.job.object)) link.push_back(j.job.object);
     }
   std::string served = baseline(targets[0]);
   for (auto &level : lib.levels)

@@ -26,7 +26,7 @@ struct EmitOptions {
   std::string records;   // folder; empty: the built-in ones
   std::string cc = "cc", layer_level = "-O2";  // and how well it optimises the C layer
   bool verify = true;        // run the certificate where this machine can
-  bool one_child = false;    // compile all in one child: quicker, but the bytes depend on the order
+  bool one_child = false;    // compile all in one child, with assertions into one object: quicker, but the bytes depend on the order
   bool assertions = false;   // keep the generated assertions in every kernel
   CompileLimits limits = {};
   std::function<void(int done, int all, const std::string &what)> progress;
