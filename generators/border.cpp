@@ -170,7 +170,8 @@ Stages folded_gradient(const Workload &w, const Geometry &geo, Func dy, Func wei
   const auto keep = [](Expr sum, const Index &) { return std::vector<Expr>{sum}; };
   Stages s = gather(w, whole, Side::in, dy, weight, keep);
   s.dense = 0;  // gp's order in memory is ours
-  const std::vector<Var> v = s.out.args();
+  Func gp = s.result();
+  const std::vector<Var> v = gp.args();
   Index inside(v.begin(), v.end());
   Expr cropped;
   for (size_t d = 0; d < geo.axes.size(); d++) {
@@ -186,7 +187,7 @@ Stages folded_gradient(const Workload &w, const Geometry &geo, Func dy, Func wei
     for (const bool right : {false, true}) {
       if (!(right ? hi : lo)) continue;
       const RDom t(0, right ? hi : lo, right ? "right" : "left");
-      s.out(at(lo + copied(w.problem.border, right, t, m))) += s.out(at(right ? lo + m + t : lo - 1 - t));
+      gp(at(lo + copied(w.problem.border, right, t, m))) += gp(at(right ? lo + m + t : lo - 1 - t));
     }
     inside[2 + d] = v[2 + d] - inside_crop.min + lo;
     if (a.pad_lo >= 0 && a.pad_hi >= 0) continue;
@@ -194,7 +195,7 @@ Stages folded_gradient(const Workload &w, const Geometry &geo, Func dy, Func wei
     const Expr outside = v[2 + d] < inside_crop.min || v[2 + d] >= inside_crop.min + m;
     cropped = cropped.defined() ? cropped || outside : outside;
   }
-  const Expr value = cast(tensor_type(w.problem), s.out(inside));
+  const Expr value = cast(tensor_type(w.problem), gp(inside));
   Func dx("dx_folded");
   dx(v) = cropped.defined() ? select(cropped, cast(value.type(), 0), value) : value;
   s.after.push_back(dx);

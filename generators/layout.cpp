@@ -44,6 +44,15 @@ std::int64_t volume(const Problem::Extents &e, int rank) {
 
 }  // namespace
 
+int folded_positions(const Problem &p) {
+  const size_t row = size_t(p.rank) - 1;
+  const bool patches = p.kernel[row] == p.stride[row] && p.dilation[row] == 1 && p.pad_lo[row] == 0 && p.pad_hi[row] == 0;
+  return p.op == Op::correlation && p.type != Type::u8s8 && p.layout == Layout::channels_last && p.groups == 1 && along_space(int(p.ic)) && patches &&
+                 p.in[row] != run_time && p.in[row] % p.stride[row] == 0
+             ? int(p.stride[row])
+             : 1;
+}
+
 Geometry geometry(const Workload &w) {
   const Problem &p = w.problem, q = planned(w);
   const bool swapped = p.op == Op::transposed;
@@ -62,6 +71,10 @@ Geometry geometry(const Workload &w) {
                   int(p.pad_lo[a]),   int(p.pad_lo[a]),   int(p.pad_hi[a])};
     if (p.op == Op::convolution) s.lo -= (s.kernel - 1) * s.dilation, s.dilation = -s.dilation;
     geo.axes.push_back(s);
+  }
+  if (const int positions = folded_positions(p); positions > 1) {
+    SpatialAxis &row = geo.axes[0];
+    geo.ci *= positions, row.in = row.in.plan / positions, row.kernel = row.stride = 1;
   }
   return geo;
 }
@@ -157,6 +170,8 @@ BufferSpec tensor_spec(const Workload &w, const std::string &name, bool output) 
 BufferSpec operand_spec(const Workload &w, const std::string &name, bool output) {
   BufferSpec t = tensor_spec(w, name, output);
   if (const int c = interleaved_channels(w); c > 1) t.dims[0] = {1, 1}, t.dims[2] = {1, t.dims[2].extent == run_time ? int(run_time) : t.dims[2].extent * c, 1, c};
+  if (const int positions = folded_positions(w.problem); positions > 1 && !output)
+    t.dims[0].extent *= positions, t.dims[2].extent /= positions, t.dims[2].multiple = positions;
   if (w.problem.op != Op::dense) return t;
   const int elements = int(element_count({t.shape.begin() + 1, t.shape.end()}));
   t.dims = {{t.memory[0], elements}, {1, 1}, {2, 1}, {0, int(w.problem.n)}};
@@ -187,7 +202,9 @@ BufferSpec plain_weight_spec(const Workload &w, const std::string &name, Side of
   b.dims = {{co, geo.co}, {ci, geo.ci}, {co, geo.g, geo.co}};
   const bool swapped = of == Side::in && !geo.depthwise;
   b.memory = swapped ? std::vector<int>{ci, co} : std::vector<int>{co, ci};
-  for (int a = p.rank - 1; a >= 0; a--) b.dims.push_back({ci + 1 + a, int(p.kernel[a])}), b.memory.push_back(ci + 1 + a);
+  for (int a = p.rank - 1; a >= 0; a--)
+    b.dims.push_back({ci + 1 + a, geo.axes[size_t(p.rank - 1 - a)].kernel}), b.memory.push_back(ci + 1 + a);
+  if (folded_positions(p) > 1 && swapped) std::swap(b.memory[1], b.memory[2]);  // the row's taps beside the channels
   for (int a = p.rank - 1; a >= 0 && geo.unshared; a--) b.dims.push_back({a, int(p.out(a))}), b.memory.push_back(a);
   if (geo.unshared && along_space(geo.channels(of))) {
     const auto innermost = std::find(b.memory.begin(), b.memory.end(), p.rank - 1);

@@ -40,8 +40,9 @@ Index in_file(const Workload &w, const Geometry &geo, const Index &at) {
   } else {
     const size_t rank = geo.axes.size();
     for (size_t d = rank; d-- > 0 && geo.unshared;) file.push_back(at[3 + rank + d]);
-    file.push_back(at[0] + at[2] * geo.co), file.push_back(at[1]);
-    for (size_t d = rank; d-- > 0;) file.push_back(at[3 + d]);
+    const int positions = folded_positions(p), channels = geo.ci / positions;
+    file.push_back(at[0] + at[2] * geo.co), file.push_back(positions > 1 ? at[1] % channels : at[1]);
+    for (size_t d = rank; d-- > 0;) file.push_back(positions > 1 && d == 0 ? at[1] / channels : at[3 + d]);
   }
   std::reverse(file.begin(), file.end());
   return file;

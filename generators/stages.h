@@ -41,7 +41,7 @@ struct Axis {
   bool overrun = false;  // the operands may be read past its end: they have an exterior there
   bool known = true;  // else `extent` is a stand-in to plan with
   Halide::Expr size = {};  // the extent where it is not known
-  int repeat = 1;  // what bcast has along it repeats after so many elements: vectors are loaded where tiles start at such
+  int repeat = 1;  // weights along it repeat after so many elements, or lie in panels of as many: vectors of them are loaded where tiles start at such
 };
 
 struct Sum {                // one a residue of a strided input gradient, else one
@@ -102,6 +102,10 @@ struct Operator {
 };
 
 extern const Operator correlation, bias_gradient, activation_gradient, pack_weight, train_step;
+
+/// How many positions of a row of x are taken as one with as many channels: 1, but where patches of few channels are read side by side. So
+/// no vector has but these few.
+int folded_positions(const Problem &);
 
 /// The operator that carries a workload's pass.
 const Operator &find_operator(const Workload &);

@@ -106,8 +106,9 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
 
   const std::vector<Var> v = target.args();
   Func difference("difference"), e("e");
-  difference(v) = activated(w, f.out(v)) - cast<float>(target(v));
-  e(v) = difference(v) * slope_from_pre(w, f.out(v));
+  const Func pre = f.result();
+  difference(v) = activated(w, pre(v)) - cast<float>(target(v));
+  e(v) = difference(v) * slope_from_pre(w, pre(v));
 
   const Expr twice_rate = rate(0) * 2.f;
   const bool x_is_in = y_side == Side::out;
@@ -115,7 +116,9 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
     return std::vector<Expr>{weight(at) - twice_rate * sum};
   });
   for (auto &sum : f.sums) s.before.push_back(sum.acc);
-  s.before.insert(s.before.end(), {f.out, difference, e});
+  s.before.push_back(f.out);
+  s.before.insert(s.before.end(), f.after.begin(), f.after.end());
+  s.before.insert(s.before.end(), {difference, e});
   if (p.bias) bias_update(w, geo, in[2], e, twice_rate, s);
 
   loss_sum(w, geo, difference, s);

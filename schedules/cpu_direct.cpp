@@ -134,7 +134,7 @@ struct Kernel {
   const bool sums_taps = s.over_positions && !s.paired && axes > 3 && units(s.free[2]) > 1;
   // Weights that change along the row are loaded for each vector of it, and shared by the tile's rows alone. 5x5, three channels
   // at 1920x1080: 2.4 against 3.7 ms (Zen 5).
-  const bool by_rows = s.free[0].repeat > 1 && sum > 9;
+  const bool by_rows = along_space && s.free[0].repeat > 1 && sum > 9;
   // Depthwise, of many taps a padded copy is soon worth it: 7x7 at 28x28, 128 channels, 54 against 101 us, in a line 31 taps 43
   // against 83 (Zen 5).
   const bool line = rank == 1, many_taps = s.paired && !s.over_positions && residues == 1 && sum >= (line ? 16 : 40);

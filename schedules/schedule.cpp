@@ -99,7 +99,7 @@ std::vector<Knob> all_knobs(const Schedule &schedule, const Stages &s, const Wor
   // against 56 for 3x3 stride 2, 128 channels at 56x56 (Zen 3, one thread). The same width at every level, so that an
   // archive has one packed order.
   const bool deep = element_count(p.weight_shape()) >= 1 << 17 && p.groups == 1 &&
-                    (p.op == Op::dense || std::min(p.ic, p.oc) >= 16);
+                    (p.op == Op::dense || std::min(p.ic * folded_positions(p), p.oc) >= 16);
   k.push_back({"panel", {panels && deep && &schedule != &reference ? 16 : 0}, {0}, {panels ? 256 : 0}});
   // Skipping the rows of taps in the border pays, but not where a tile's rows would each guard their own.
   bool border = false;
@@ -167,7 +167,9 @@ void schedule_small(Stages &s, const Target &target) {
       for (auto &v : f.args())
         if (v.name() == storage[0].name()) vector = v;
       f.vectorize(vector, lanes, TailStrategy::GuardWithIf);
-      for (int u = 0; u < f.num_update_definitions(); u++) f.update(u).vectorize(vector, lanes, TailStrategy::GuardWithIf);
+      for (int u = 0; u < f.num_update_definitions(); u++)
+        for (auto &v : pure_axes(f, u))
+          if (v.name() == vector.name()) f.update(u).vectorize(v, lanes, TailStrategy::GuardWithIf);
       // The folds of a border are as large as the tensor.
       if (list != &s.after || f.dimensions() < 4) continue;
       const Var rows = f.args()[size_t(f.dimensions()) - 2];

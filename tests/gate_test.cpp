@@ -115,6 +115,20 @@ TEST(Gate, LayersAtEverySchedule) {
            "ic=40 oc=100 in=? kernel=9 pad=4",
            "n=2 ic=3 oc=20 in=24x26 kernel=3 pad=1 residual=1 activation=relu layout=channels_first",
            "ic=4 oc=24 in=5x8x16 kernel=3 pad=1 layout=channels_first",
+           // Strides with many residues, patches read side by side, and panels that the channels do not fill.
+           "ic=3 oc=800 in=32x48 kernel=16 stride=16",
+           "n=2 ic=3 oc=20 in=24x24 kernel=4 stride=4 bias=1 activation=relu residual=1",
+           "n=? ic=2 oc=9 in=?x20 kernel=3x5 stride=2x5 pad=1x0",
+           "ic=5 oc=7 in=6x8x8 kernel=2 stride=2 type=f16",
+           "ic=20 oc=24 in=30x31 kernel=5 stride=4 pad=1",
+           "n=? ic=20 oc=24 in=?x? kernel=6x5 stride=4 dilation=1x3 pad=2:1",
+           "ic=40 oc=40 groups=40 in=20x20 kernel=5 stride=4 pad=1",
+           "op=transposed ic=24 oc=20 in=40 kernel=20 stride=12 pad=4 bias=1 activation=gelu save=pre",
+           "op=convolution ic=6 oc=9 in=20x20x9 kernel=3x2x3 stride=3x4x2 pad=1 border=replicate",
+           "op=local ic=5 oc=6 in=20x23 kernel=3x5 stride=4x5 pad=1",
+           "ic=20 oc=24 in=30x31 kernel=5 stride=4 dilation=2 pad=-1:3 layout=channels_first",
+           "ic=128 oc=130 in=9x9 kernel=3 pad=1 bias=1 activation=relu",
+           "op=dense n=5 ic=16 in=12x12 oc=70 bias=1",
        })
     list.push_back(Problem::parse(text));
   gate_all(list, {});

@@ -173,6 +173,10 @@ void Checker::check_packing(const Pass &pass, const Tensor &weight) {
   }
   if (depthwise) co = p_.oc, ci = 1;
   co *= y_positions, ci *= x_positions;
+  // Patches that are read side by side have the taps of a row as channels, after one another.
+  std::int64_t row = fours || dense_op ? 1 : taps;
+  for (int a = 0; a < p_.rank && row > 1; a++) row /= s[size_t(2 + a)];
+  ci *= row, taps /= row;
   const std::int64_t vector = of_input ? ci : co, other = of_input ? co : ci;
   // A flattened channel of a dense tensor, in the order of memory, as in a file.
   const auto filed = [&](std::int64_t c, std::int64_t channels, std::int64_t positions) {
@@ -197,7 +201,8 @@ void Checker::check_packing(const Pass &pass, const Tensor &weight) {
       return rounded(oc * ci + ic);
     }
     if (p_.op == Op::transposed) return rounded(((g * ci + ic) * co + oc) * taps + k);
-    return rounded(((g * co + oc) * ci + ic) * taps + k);
+    const std::int64_t channels = ci / row;
+    return rounded((((g * co + oc) * channels + ic % channels) * taps + k) * row + ic / channels);
   });
 }
 
