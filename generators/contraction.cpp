@@ -61,20 +61,24 @@ Taps gradient_taps(const SpatialAxis &a, int residue) {
   return {0, 1, 0, 1, 0, 0};  // none: the gradient is zero there
 }
 
-// Of the input gradient too, at the inputs v*stride + m - lo, where the residue m is an index: with step as above and
-// g = gcd(stride, dilation), its taps are first + t*step for t < count, as far as they are kernel elements, and read element v + base + t*move.
-// Where g does not divide m there are none.
+// Of the input gradient too, where an index tells the residues apart: with step as above those that some tap reaches are those of j*dilation,
+// j < firsts being their first tap. At the inputs v*stride + (j*dilation) % stride - lo tap j + t*step, t < count, as far as it is one, reads
+// element v + base(j) + t*move.
 struct WalkedTaps {
-  int g, step, count, move;
-  Expr first, base;
+  const SpatialAxis &a;
+  int g = std::gcd(a.stride, a.dilation), step = a.stride / g;
+  int firsts = std::min(step, a.kernel), count = (a.kernel + step - 1) / step, move = -step * a.dilation / a.stride;
 
-  WalkedTaps(const SpatialAxis &a, const Expr &m)
-      : g(std::gcd(a.stride, a.dilation)), step(a.stride / g), count((a.kernel + step - 1) / step), move(-step * a.dilation / a.stride) {
-    int inverse = 0;  // of dilation/g, modulo step
-    while (step > 1 && (std::int64_t(inverse) * (a.dilation / g) - 1) % step) inverse++;
+  Expr base(const Expr &j) const { return a.dilation == 1 ? Expr(0) : -(j * a.dilation / a.stride); }
+  // The j of an input, at the residue m = (input + lo) % stride; past firsts, or where g does not divide m, there is none.
+  Expr first(const Expr &m) const {
     const Expr units = g == 1 ? m : m / g;
-    first = inverse == 1 ? units : units * inverse % step;
-    base = a.dilation == 1 ? Expr(0) : (m - first * a.dilation) / a.stride;
+    const int unit = a.dilation / g;
+    if ((unit - 1) % step == 0) return units;
+    if ((unit + 1) % step == 0) return (step - units) % step;
+    std::int64_t inverse = 1;  // of unit, modulo step
+    while ((inverse * unit - 1) % step) inverse++;
+    return cast<int>(cast<std::int64_t>(units) * Expr(inverse) % Expr(std::int64_t(step)));
   }
 };
 
@@ -191,34 +195,37 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   // 1,024 -> 129 3.6 against 10.6 (Emerald Rapids).
   if (w.panel && result_channels % w.panel && !along && !w.target.has_gpu_feature()) s.free[0].repeat = w.panel;
   std::vector<int> periods;
-  std::int64_t residues = 1;
-  bool walkable = true;
+  std::int64_t residues = 1, reached_residues = 1;
   for (size_t d = 0; d < rank; d++) {
     const SpatialAxis &a = geo.axes[d];
     const Extent &extent = gradient ? a.in : a.out;
     // With the stride past the extent each position is a residue of its own.
     periods.push_back(!gradient ? 1 : extent.known ? std::min(a.stride, extent.plan) : a.stride);
     residues = std::min<std::int64_t>(residues * periods[d], 1 << 20);
-    walkable &= !gradient || (periods[d] > 1 ? a.stride <= 2 * extent.plan : gradient_taps(a, 0).count > 0);
+    const int firsts = !gradient ? 1 : periods[d] > 1 ? WalkedTaps{a}.firsts : std::min(1, gradient_taps(a, 0).count);
+    reached_residues = std::min<std::int64_t>(reached_residues * firsts, 1 << 20);
   }
-  // Few residues have a sum each, which unroll a tile of the result. Of many, which would make the code long, the residue m is an index of
-  // a tensor of sums, which are then put in order: 4x4 with stride 4, 128 -> 64 channels, 412 against 438 us; but 3x3 with stride 3, 64
-  // channels, 228 against 190, and 4x4 of three channels, whose rows are vectors, 1,240 against 440 (Emerald Rapids).
-  const bool walked = walkable && residues > (w.target.has_gpu_feature() ? 16 : along ? 16 : 9);
-  Index v, sum_at, residue;  // the position, where its residue's sum holds it, and the residue
-  std::vector<Var> m;
+  // Few residues have a sum each, which unroll a tile of the result. Many, which would make the code long, are an index of one tensor of
+  // sums, which are then put in order: 4x4 with stride 4, 128 -> 64 channels, 412 against 438 us; but 3x3 with stride 3, 64 channels, 228
+  // against 190, and 4x4 of three channels, whose rows are vectors, 1,240 against 440 (Emerald Rapids).
+  const int few = along || w.target.has_gpu_feature() ? 16 : 9;
+  const bool walked = reached_residues > few || (reached_residues > 0 && residues > 64);
+  Index v, sum_at, first;  // the position, where its residue's sum holds it, and the residue's first tap
+  std::vector<Var> firsts;
+  std::vector<Axis> walked_axes;
   for (size_t d = 0; d < rank; d++) {
     const SpatialAxis &a = geo.axes[d];
     const Var x = numbered("s", int(d));
     const bool walk = walked && periods[d] > 1;
     const Extent extent = walk ? walked_extent(a) : gradient ? a.in : a.out;
     s.free.push_back({x, extent.plan, walk ? 1 : periods[d], gradient || !geo.unshared, extent.known, extent.value, d == 0 ? geo.interleaved : 1});
-    v.push_back(x), residue.push_back(0);
+    v.push_back(x), first.push_back(0);
     sum_at.push_back(walk ? (x + a.lo) / a.stride : periods[d] == 1 ? Expr(x) : x / periods[d]);
-    if (walk) m.push_back(numbered("m", int(d))), residue[d] = m.back();
+    if (!walk) continue;
+    firsts.push_back(numbered("j", int(d))), first[d] = firsts.back();
+    walked_axes.push_back({firsts.back(), WalkedTaps{a}.firsts});
   }
-  for (size_t d = 0, i = 0; d < rank && walked; d++)
-    if (periods[d] > 1) s.free.push_back({m[i++], geo.axes[d].stride});
+  s.free.insert(s.free.end(), walked_axes.begin(), walked_axes.end());
 
   // With a border of zeros, rows of taps in it add nothing; any other border is read.
   const bool trim = w.trim && (gradient || p.border == Border::zero) && !is_quantised(w);
@@ -246,7 +253,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     Func acc("acc" + number);
     const Expr summed = geo.depthwise ? Expr(c) : Expr(r[0]);
     Index at = tensor_index(c, g, v, n);
-    at.insert(at.end(), m.begin(), m.end());
+    at.insert(at.end(), firsts.begin(), firsts.end());
     acc(at) = cast(type, 0);
     acc(at) += cast(type, filter(tap)) * cast(type, operand.at(summed, g, read, n));
     s.sums.push_back({acc, r, domain});
@@ -258,14 +265,14 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   Expr value;
   if (walked) {
     std::vector<int> counts;
-    for (size_t d = 0; d < rank; d++)
-      counts.push_back(periods[d] > 1 ? WalkedTaps(geo.axes[d], residue[d]).count : gradient_taps(geo.axes[d], 0).count);
+    for (size_t d = 0; d < rank; d++) counts.push_back(periods[d] > 1 ? WalkedTaps{geo.axes[d]}.count : gradient_taps(geo.axes[d], 0).count);
     value = add_sum(counts, [&](size_t d, const Expr &number) {
       const SpatialAxis &a = geo.axes[d];
       if (periods[d] == 1) return fixed_tap(gradient_taps(a, 0), v[d], number);
-      const WalkedTaps t(a, residue[d]);
-      const Expr k = t.first + number * t.step, read = v[d] + t.base + number * t.move;
-      return a.kernel % t.step == 0 ? Tap{k, read} : Tap{min(k, a.kernel - 1), read, k >= a.kernel};
+      const WalkedTaps t{a};
+      const Expr k = first[d] + number * t.step, read = v[d] + t.base(first[d]) + number * t.move;
+      const bool all = t.firsts + (t.count - 1) * t.step == a.kernel;
+      return all ? Tap{k, read} : Tap{min(k, a.kernel - 1), read, k >= a.kernel};
     });
   } else {
     // Of each axis, the residues that some tap reaches. A stride past the kernel leaves most without.
@@ -304,20 +311,19 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
 
   if (walked) {
     Index at = tensor_index(c, g, v, n), from = tensor_index(c, g, sum_at, n);
-    at.insert(at.end(), m.begin(), m.end());
+    at.insert(at.end(), firsts.begin(), firsts.end());
     s.out = Func("walked");
     s.out(at) = value;
-    Expr any;
+    Expr reached;  // by some tap
     for (size_t d = 0; d < rank; d++) {
       if (periods[d] == 1) continue;
-      const Expr q = v[d] + geo.axes[d].lo;
-      from.push_back(q % geo.axes[d].stride);
-      if (const int g = WalkedTaps(geo.axes[d], residue[d]).g; g > 1) {
-        const Expr on = q % g == 0;
-        any = any.defined() ? any && on : on;
-      }
+      const WalkedTaps t{geo.axes[d]};
+      const Expr m = (v[d] + t.a.lo) % t.a.stride, j = t.first(m);
+      from.push_back(t.firsts < t.step || t.g > 1 ? clamp(j, 0, t.firsts - 1) : j);
+      for (const Expr &on : {t.g > 1 ? m % t.g == 0 : Expr(), t.firsts < t.step ? j < t.firsts : Expr()})
+        if (on.defined()) reached = reached.defined() ? reached && on : on;
     }
-    value = any.defined() ? select(any, s.out(from), cast(type, 0)) : s.out(from);
+    value = reached.defined() ? select(reached, s.out(from), cast(type, 0)) : s.out(from);
   }
   Func out(gradient ? "dx_out" : "y_out");
   (walked ? s.after.emplace_back(out) : s.out = out);

@@ -44,7 +44,7 @@ struct Axis {
   int repeat = 1;  // weights along it repeat after so many elements, or lie in panels of as many: vectors of them are loaded where tiles start at such
 };
 
-struct Sum {                // one a residue of a strided input gradient, else one
+struct Sum {                // one a residue of a strided input gradient of few, else one
   Halide::Func acc;         // update(0) is the hot loop
   Halide::RDom red;         // innermost first
   std::vector<int> extent;  // of red
@@ -103,8 +103,8 @@ struct Operator {
 
 extern const Operator correlation, bias_gradient, activation_gradient, pack_weight, train_step;
 
-/// How many positions of a row of x are taken as one with as many channels: 1, but where patches of few channels are read side by side. So
-/// no vector has but these few.
+/// How many positions of a row of x are taken as one whose channels are all of theirs, so that these fill vectors: a patch's where patches of
+/// few channels lie side by side, else 1.
 int folded_positions(const Problem &);
 
 /// The operator that carries a workload's pass.

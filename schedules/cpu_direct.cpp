@@ -8,7 +8,8 @@ using namespace Halide;
 namespace convsmith {
 namespace {
 
-// Residues of a strided gradient are unrolled around the tile: past 64 the code grows out of hand.
+// Residues of a strided gradient that have sums of their own are unrolled around the tile, and those that no tap reaches: past 64 the code
+// grows out of hand.
 bool supports(const Stages &s, const Workload &w) {
   return !s.sums.empty() && residue_count(s) <= 64 && !w.target.has_gpu_feature();
 }
@@ -248,7 +249,7 @@ void tile_positions(const Kernel &k, Presets &p) {
 
 void choose_tile(const Kernel &k, Presets &p) {
   const auto &s = k.s;
-  const SumTile by_loads = k.sums_taps ? tile_by_loads(s, k.m) : SumTile{};
+  const SumTile by_loads = k.sums_taps ? tile_by_loads(s, k.w) : SumTile{};
   if (s.paired && s.over_positions) {
     for (size_t a = 2; a + 1 < k.axes && a < 4; a++)
       if (units(s.free[a]) <= p.left) p.tile[a] = units(s.free[a]), p.left /= p.tile[a];

@@ -78,7 +78,7 @@ int best_tile(const Axis &, int most, int beside = 10);
 struct SumTile {
   int vectors = 1, channels = 1, taps = 1;
 };
-SumTile tile_by_loads(const Stages &, const Machine &);
+SumTile tile_by_loads(const Stages &, const Workload &);
 /// Whether any window reaches past an end. Without padding only those of a pass that gathers backwards do, of more than one tap.
 bool reads_border(const Workload &);
 /// Whether the operand with a border is better copied with it: where it has one, and where it is loaded as vectors for several taps,
