@@ -116,7 +116,7 @@ TEST(Gate, LayersAtEverySchedule) {
            "n=2 ic=3 oc=20 in=24x26 kernel=3 pad=1 residual=1 activation=relu layout=channels_first",
            "ic=4 oc=24 in=5x8x16 kernel=3 pad=1 layout=channels_first",
            // Strides with many residues, patches read side by side, and panels that the channels do not fill.
-           "ic=3 oc=800 in=32x48 kernel=16 stride=16",
+           "ic=3 oc=200 in=32x48 kernel=16 stride=16",
            "n=2 ic=3 oc=20 in=24x24 kernel=4 stride=4 bias=1 activation=relu residual=1",
            "n=? ic=2 oc=9 in=?x20 kernel=3x5 stride=2x5 pad=1x0",
            "ic=5 oc=7 in=6x8x8 kernel=2 stride=2 type=f16",
