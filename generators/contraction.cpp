@@ -69,6 +69,7 @@ struct WalkedTaps {
   int g = std::gcd(a.stride, a.dilation), step = a.stride / g;
   int firsts = std::min(step, a.kernel), count = (a.kernel + step - 1) / step, move = -step * a.dilation / a.stride;
 
+  bool all() const { return firsts + (count - 1) * step == a.kernel; }  // whether each j has `count` of them
   Expr base(const Expr &j) const { return a.dilation == 1 ? Expr(0) : -(j * a.dilation / a.stride); }
   // The j of an input, at the residue m = (input + lo) % stride; past firsts, or where g does not divide m, there is none.
   Expr first(const Expr &m) const {
@@ -80,14 +81,16 @@ struct WalkedTaps {
     while ((inverse * unit - 1) % step) inverse++;
     return cast<int>(cast<std::int64_t>(units) * Expr(inverse) % Expr(std::int64_t(step)));
   }
+  // How many v the inputs are at.
+  Extent extent() const {
+    const int least = int(std::floor(double(a.lo) / a.stride));
+    const int plan = int(std::floor((a.in.plan - 1. + a.lo) / a.stride)) - least + 1;
+    return a.in.known ? Extent(plan) : Extent(plan, (a.in.value + (a.lo - 1)) / a.stride - (least - 1));
+  }
 };
 
-// How many v the inputs of an axis are at.
-Extent walked_extent(const SpatialAxis &a) {
-  const int first = int(std::floor(double(a.lo) / a.stride));
-  const int plan = int(std::floor((a.in.plan - 1. + a.lo) / a.stride)) - first + 1;
-  return a.in.known ? Extent(plan) : Extent(plan, (a.in.value + (a.lo - 1)) / a.stride - (first - 1));
-}
+// Where both hold; the first may be undefined yet.
+Expr and_also(const Expr &a, const Expr &b) { return a.defined() ? a && b : b; }
 
 // The same taps from last to first.
 Taps reversed(const Taps &t) {
@@ -195,14 +198,16 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   // 1,024 -> 129 3.6 against 10.6 (Emerald Rapids).
   if (w.panel && result_channels % w.panel && !along && !w.target.has_gpu_feature()) s.free[0].repeat = w.panel;
   std::vector<int> periods;
+  std::vector<WalkedTaps> walks;
   std::int64_t residues = 1, reached_residues = 1;
   for (size_t d = 0; d < rank; d++) {
     const SpatialAxis &a = geo.axes[d];
     const Extent &extent = gradient ? a.in : a.out;
     // With the stride past the extent each position is a residue of its own.
     periods.push_back(!gradient ? 1 : extent.known ? std::min(a.stride, extent.plan) : a.stride);
+    walks.push_back({a});
     residues = std::min<std::int64_t>(residues * periods[d], 1 << 20);
-    const int firsts = !gradient ? 1 : periods[d] > 1 ? WalkedTaps{a}.firsts : std::min(1, gradient_taps(a, 0).count);
+    const int firsts = !gradient ? 1 : periods[d] > 1 ? walks[d].firsts : std::min(1, gradient_taps(a, 0).count);
     reached_residues = std::min<std::int64_t>(reached_residues * firsts, 1 << 20);
   }
   // Few residues have a sum each, which unroll a tile of the result. Many, which would make the code long, are an index of one tensor of
@@ -217,13 +222,13 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     const SpatialAxis &a = geo.axes[d];
     const Var x = numbered("s", int(d));
     const bool walk = walked && periods[d] > 1;
-    const Extent extent = walk ? walked_extent(a) : gradient ? a.in : a.out;
+    const Extent extent = walk ? walks[d].extent() : gradient ? a.in : a.out;
     s.free.push_back({x, extent.plan, walk ? 1 : periods[d], gradient || !geo.unshared, extent.known, extent.value, d == 0 ? geo.interleaved : 1});
     v.push_back(x), first.push_back(0);
     sum_at.push_back(walk ? (x + a.lo) / a.stride : periods[d] == 1 ? Expr(x) : x / periods[d]);
     if (!walk) continue;
     firsts.push_back(numbered("j", int(d))), first[d] = firsts.back();
-    walked_axes.push_back({firsts.back(), WalkedTaps{a}.firsts});
+    walked_axes.push_back({firsts.back(), walks[d].firsts});
   }
   s.free.insert(s.free.end(), walked_axes.begin(), walked_axes.end());
 
@@ -265,14 +270,12 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   Expr value;
   if (walked) {
     std::vector<int> counts;
-    for (size_t d = 0; d < rank; d++) counts.push_back(periods[d] > 1 ? WalkedTaps{geo.axes[d]}.count : gradient_taps(geo.axes[d], 0).count);
+    for (size_t d = 0; d < rank; d++) counts.push_back(periods[d] > 1 ? walks[d].count : gradient_taps(geo.axes[d], 0).count);
     value = add_sum(counts, [&](size_t d, const Expr &number) {
-      const SpatialAxis &a = geo.axes[d];
-      if (periods[d] == 1) return fixed_tap(gradient_taps(a, 0), v[d], number);
-      const WalkedTaps t{a};
+      if (periods[d] == 1) return fixed_tap(gradient_taps(geo.axes[d], 0), v[d], number);
+      const WalkedTaps &t = walks[d];
       const Expr k = first[d] + number * t.step, read = v[d] + t.base(first[d]) + number * t.move;
-      const bool all = t.firsts + (t.count - 1) * t.step == a.kernel;
-      return all ? Tap{k, read} : Tap{min(k, a.kernel - 1), read, k >= a.kernel};
+      return t.all() ? Tap{k, read} : Tap{min(k, t.a.kernel - 1), read, k >= t.a.kernel};
     });
   } else {
     // Of each axis, the residues that some tap reaches. A stride past the kernel leaves most without.
@@ -297,8 +300,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
         rest /= reached[d].size();
         taps.push_back(t), counts.push_back(t.count);
         if (periods[d] == 1) continue;
-        const Expr on = v[d] % periods[d] == residue;
-        here = here.defined() ? here && on : on;
+        here = and_also(here, v[d] % periods[d] == residue);
       }
       // Selects, not mux(), and of each sum where it is used: Halide then skips those that a residue does not use.
       const Expr sum = add_sum(counts, [&](size_t d, const Expr &number) { return fixed_tap(taps[d], v[d], number); });
@@ -317,11 +319,11 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     Expr reached;  // by some tap
     for (size_t d = 0; d < rank; d++) {
       if (periods[d] == 1) continue;
-      const WalkedTaps t{geo.axes[d]};
+      const WalkedTaps &t = walks[d];
       const Expr m = (v[d] + t.a.lo) % t.a.stride, j = t.first(m);
       from.push_back(t.firsts < t.step || t.g > 1 ? clamp(j, 0, t.firsts - 1) : j);
-      for (const Expr &on : {t.g > 1 ? m % t.g == 0 : Expr(), t.firsts < t.step ? j < t.firsts : Expr()})
-        if (on.defined()) reached = reached.defined() ? reached && on : on;
+      if (t.g > 1) reached = and_also(reached, m % t.g == 0);
+      if (t.firsts < t.step) reached = and_also(reached, j < t.firsts);
     }
     value = reached.defined() ? select(reached, s.out(from), cast(type, 0)) : s.out(from);
   }

@@ -59,10 +59,8 @@ bool supports(const Stages &s, const Workload &w) {
   // against 588 (Emerald Rapids).
   const Machine m = machine(w.target);
   const int e0 = units(s.free[0]);
-  std::int64_t result = 1;
-  for (auto &a : s.free) result *= a.extent;
   // But not of many results, which it writes, adds to and copies: 21 -> 21 channels, 64x64 taps, 49 terms, 8.7 against 67 ms.
-  const bool short_vectors = e0 % m.lanes && e0 < 2 * m.lanes && result <= 128 * 1024;
+  const bool short_vectors = e0 % m.lanes && e0 < 2 * m.lanes && results(s) <= 128 * 1024;
   const bool crowded = m.registers >= 32 && summed_in_place(s, w) && (crowds_cache(e0, sum) || crowds_cache(units(s.free[1]), sum));
   return sum >= 1024 || open_space(w) || crowded || (sum >= 32 && (s.paired || short_vectors));
 }
@@ -128,12 +126,11 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // 1x1, 64 -> 256 channels at 56x56, n=8: 5.1 against 11 ms (Zen 5). What is copied with its border is soon read anew: 3x3, 64 channels
   // at 56x56, on two threads, 718 against 870 us (Emerald Rapids); with open extents, whose last block of each strip is short, strips were
   // slower there even than the tasks of channels: 834 against 696.
-  std::int64_t result = 1, positions = 1, free_tasks = 1;
+  const std::int64_t result = results(s);
+  std::int64_t positions = 1, free_tasks = 1;
   for (const int e : red) positions *= e;
-  for (size_t a = 0; a < axes; a++) {
-    result *= s.free[a].extent;
+  for (size_t a = 0; a < axes; a++)
     if (block[a]) free_tasks *= tiles_along(s, block, a);
-  }
   const auto [strip_axis, blocks] = most_blocks(s, cut.preset);
   const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
   int strips = 1;

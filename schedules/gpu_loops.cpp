@@ -229,12 +229,6 @@ std::string text_of(const Expr &e) {
   return text.str();
 }
 
-std::int64_t results(const Stages &s) {
-  std::int64_t all = residue_count(s);
-  for (auto &axis : s.free) all *= units(axis);
-  return all;
-}
-
 // The best of up to `most` pieces of an axis: full blocks, and many.
 int best_threads(int extent, int tile, int most) {
   int best = 1;

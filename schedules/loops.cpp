@@ -45,6 +45,12 @@ std::int64_t residue_count(const Stages &s) {
   return residues;
 }
 
+std::int64_t results(const Stages &s) {
+  std::int64_t all = residue_count(s);
+  for (auto &axis : s.free) all *= units(axis);
+  return all;
+}
+
 std::vector<Var> storage_order(const std::vector<Axis> &free) {
   std::vector<Var> order;
   for (auto &axis : free) order.push_back(axis.var);

@@ -45,6 +45,8 @@ bool vectors_have_border(const Stages &);
 bool vectors_lie_apart(const Stages &, const Workload &);
 /// Of a strided gradient, over all axes: how many sums there are beside each other. Many are not told from 2^20.
 std::int64_t residue_count(const Stages &);
+/// How many results there are, those past the ends of strided axes too.
+std::int64_t results(const Stages &);
 /// The axes' variables: a Func stored in this order is dense along the vector axis.
 std::vector<Halide::Var> storage_order(const std::vector<Axis> &);
 /// The largest divisor of n that is at most `most`.

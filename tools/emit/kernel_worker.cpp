@@ -135,7 +135,6 @@ void estimate(Func f, const BufferSpec &spec) {
 
 // A kernel before code is made of it, and what of its result is known by then.
 struct Lowered {
-  Target target;
   Module module;
   KernelResult result;
 };
@@ -190,15 +189,16 @@ Lowered lower(const KernelJob &job) {
     if (launch.shared_bytes > device(w.target).shared)
       throw Error(fmt::format("schedule {}: {}: {} bytes of shared memory: expected at most {}", r.schedule, r.knobs, launch.shared_bytes, device(w.target).shared));
   r.serial_bytes = workspace.serial, r.task_bytes = workspace.task;
-  return {w.target, module, r};
+  return {module, r};
 }
 
 void write_files(const KernelJob &job, Lowered &l) {
-  const bool on_device = l.target.has_gpu_feature();
+  const Target &target = l.module.target();
+  const bool on_device = target.has_gpu_feature();
   std::map<OutputFileType, std::string> files = {{OutputFileType::object, job.object}};
   if (!job.assembly.empty()) files[on_device ? OutputFileType::device_code : OutputFileType::assembly] = job.assembly;
   if (!job.loop_nest.empty()) files[OutputFileType::stmt] = job.loop_nest;
-  if (l.target.has_feature(Target::Vulkan)) {
+  if (target.has_feature(Target::Vulkan)) {
     Buffer<> code = l.module.get_device_code_buffer();
     if (code.defined()) mend_spirv(static_cast<std::uint8_t *>(code.data()), code.size_in_bytes());
   }
@@ -212,7 +212,8 @@ void write_files(const KernelJob &job, Lowered &l) {
 }
 
 void join(Lowered &to, const Lowered &from, const std::string &object) {
-  if (to.target != from.target) throw InternalError(fmt::format("{}: kernels for {} and {}", object, to.target.to_string(), from.target.to_string()));
+  const Target &one = to.module.target(), &other = from.module.target();
+  if (one != other) throw InternalError(fmt::format("{}: kernels for {} and {}", object, one.to_string(), other.to_string()));
   for (auto &f : from.module.functions()) to.module.append(f);
   for (auto &b : from.module.buffers()) to.module.append(b);
 }
