@@ -127,19 +127,32 @@ Operand with_border(const Workload &w, const Geometry &geo, const std::string &n
   }
   to.f(element(row)) = value;
   const auto [left, right] = reach(w, geo, side);
-  const int overrun = whole[2].known && geo.interleaved == 1 ? 0 : 32 * geo.interleaved;
+  const int overrun = w.fill_both || (whole[2].known && geo.interleaved == 1) ? 0 : 32 * geo.interleaved;
   const Expr zero = read(cast(f.type(), beyond));
   if (right + overrun) to.f(element(end + RDom(0, ((right + overrun) * to.row + 15) / 16 * 16, "behind"))) = zero;  // whole vectors
   if (left) to.f(element(first - 1 - RDom(0, left * to.row, "before"))) = zero;
-  if (border == Border::zero) return to;
   const Expr m = row.x.extent() / c;
   for (const bool at_end : {false, true}) {
-    const int positions = std::max(0, at_end ? along.pad_hi : along.pad_lo) / geo.interleaved;
+    const int positions = border == Border::zero ? 0 : std::max(0, at_end ? along.pad_hi : along.pad_lo) / geo.interleaved;
     if (positions == 0) continue;
     const RDom edge(0, c, 0, positions, at_end ? "right" : "left");
     to.f(element(first + (at_end ? m + edge.y : -1 - edge.y) * c + edge.x)) = to.f(element(first + copied(border, at_end, edge.y, m) * c + edge.x));
   }
+  // Of a sum whose rows are whole vectors, also elements that no window reads.
+  if (const int more = positions_added(w, geo)) {
+    const int step = side == Side::in ? along.stride : 1, window = side == Side::in ? std::max(0, (along.kernel - 1) * along.dilation) - along.lo : 0;
+    to.f(element((along.out.value - 1) * step + window + 1 + RDom(0, (more * step + 15) / 16 * 16, "past"))) = zero;
+  }
   return to;
+}
+
+int positions_added(const Workload &w, const Geometry &geo) {
+  if (!w.fill_both || geo.unshared) return 0;
+  const Extent &row = geo.axes[0].out;
+  if (!row.known) return w.position_lanes - 1;
+  // Read lane by lane where it is short: rows of 17, three channels, stride 8, 9.4 against 15.9 us (Emerald Rapids).
+  const int last = row.plan % w.position_lanes;
+  return 2 * last >= w.position_lanes ? w.position_lanes - last : 0;
 }
 
 Operand unbordered(const Workload &w, const Geometry &geo, const std::string &name, const Func &f, Side side) {

@@ -352,7 +352,9 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   for (auto &a : geo.axes)
     if (!geo.unshared) domain.push_back(a.out);
   domain.push_back(geo.n);
-  RDom r(from_zero(domain), "r");
+  Region region = from_zero(domain);
+  if (positions_added(w, geo)) region[0].extent = (region[0].extent + w.position_lanes - 1) / w.position_lanes * w.position_lanes;
+  RDom r(region, "r");
   const RVar n = r[int(domain.size()) - 1];
   // Unshared weights of few channels have the innermost position as the vector axis, along which both operands move.
   const bool along = geo.unshared && along_space(geo.co);
@@ -363,7 +365,7 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   const bool fewer = apart && one_tap(w, geo) && !strided(geo) && 2 * geo.ci <= geo.co && filled(geo.ci) >= filled(geo.co);
   const bool x_moves = fewer || (!geo.depthwise && !geo.unshared && filled(geo.ci) > (apart ? 1.5 : 1.2) * filled(geo.co));
   // Copied by rows, not by channels, where these are few, or lie apart and are not loaded as vectors.
-  const bool x_first = along || w.position_lanes || (!geo.unshared && !geo.depthwise && geo.axes[0].in.known &&
+  const bool x_first = along || w.position_lanes > 0 || (!geo.unshared && !geo.depthwise && geo.axes[0].in.known &&
                                  (along_space(geo.ci) || (apart && !x_moves)));
 
   Stages s;
@@ -371,7 +373,7 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   const Operand x_padded = with_border(w, geo, "x_padded", x, Side::in, x_first, 0.f, w.fill);
   // With open extents a border, even of zeros that nothing reads, would be asked for lane by lane at the end of each row: 5x5, one
   // channel at 252x252, 38 against 168 us (Emerald Rapids).
-  const Operand dy_padded = w.position_lanes && !w.fill_both
+  const Operand dy_padded = w.position_lanes > 0 && !w.fill_both
                                 ? unbordered(w, geo, "dy_in", dy, Side::out)
                                 : with_border(w, geo, "dy_padded", dy, Side::out, dy_x_first, 0.f, w.fill_both);
   s.padded = x_padded.f, s.lines = x_padded.lines;

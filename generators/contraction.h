@@ -30,6 +30,9 @@ struct Operand {
 /// copied, and updates write whole rows, then zeros at both their ends, then the border that copies.
 Operand with_border(const Workload &, const Geometry &, const std::string &name, const Halide::Func &, Side, bool x_first,
                     const Halide::Expr &beyond, bool fill = false);
+/// How many positions at most a weight gradient's rows are longer than the tensor's, so that they are whole vectors of positions: where both
+/// operands are copied, with zeros behind, and the last vector is not short.
+int positions_added(const Workload &, const Geometry &);
 /// A tensor that is read in place and only inside, but for channels and groups past the last.
 Operand unbordered(const Workload &, const Geometry &, const std::string &name, const Halide::Func &, Side);
 /// Weights as weight(vector channel, other channel, g, k...[, position...]) in the type of the sums, however they lie;

@@ -17,7 +17,7 @@ Problem planned(const Workload &w) {
   Problem p = w.problem;
   if (p.n == run_time) p.n = 1;
   double most = p.rank == 1 ? 16384 : p.rank == 2 ? 128 : 32;
-  if (w.pass == PassKind::weight_gradient) {
+  if (w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step) {
     const double positions = (is_depthwise(p) ? 600e3 : 400e3) / std::sqrt(double(p.ic) * double(p.oc));
     most = std::min(most, std::pow(positions, 1. / p.rank));
   }

@@ -8,6 +8,7 @@
 #include "Halide.h"
 #include "pass.h"
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,10 @@ struct Workload {
   // The operand with a border is copied by whole rows: what is inside, then both ends. As one definition the ends would be vectors of
   // clamped loads, made lane by lane. `fill_both`: so is the other one.
   bool fill = false, fill_both = false;
-  bool position_lanes = false;  // a weight gradient's vectors are neighbours in space, of both operands
+  bool fill_first = false, trim_first = false;  // `fill` and `trim` of a training step's forward pass
+  // A weight gradient's vectors are so many neighbours in space, of both operands. Where both are filled its rows are whole vectors of
+  // them: what lies behind their ends is zero.
+  int position_lanes = 0;
   bool offset = false;  // u8 is read as s8, 128 less, for machines that multiply equal signs only
   std::vector<Halide::Expr> sizes = {};  // by Size; needed for those that are `?`
 };
@@ -62,6 +66,10 @@ struct Stages {
   Halide::Func padded;  // the one of the two that has a border; undefined where neither has
   Halide::Func lines;   // what the rows of padded are copied from, channels first, where they are made across whole vectors of these
   bool padded_dense = false;  // its dimension 0 is contiguous in place too
+  // What is computed before, whole: other sums, which are scheduled as such; tensors made of their result element by element; sums along
+  // rows of these. Of a training step the forward pass, its errors, and what bias and loss need.
+  std::shared_ptr<Stages> first;
+  std::vector<Halide::Func> elements, row_sums;
   // Small Funcs computed whole; none of them is in the hot loop.
   std::vector<Halide::Func> before;   // read by the sums or by out
   std::vector<Halide::Func> after;    // read `out`, each the ones before it; the last is the result in out's place

@@ -66,7 +66,7 @@ void bias_update(const Workload &w, const Geometry &geo, const Func &bias, const
   sum(c, g) = cast(total_type(w), 0);
   sum(c, g) += rows(at);
   out(c, g) = bias(c, g) - twice_rate * cast<float>(sum(c, g));
-  s.before.insert(s.before.end(), {rows, sum});
+  s.row_sums.push_back(rows), s.before.push_back(sum);
   s.results.push_back(out);
 }
 
@@ -85,14 +85,18 @@ void loss_sum(const Workload &w, const Geometry &geo, const Func &difference, St
   sum(i) = cast(total_type(w), 0);
   sum(i) += rows(at);
   out(i) = cast<float>(sum(i));
-  s.before.insert(s.before.end(), {rows, sum});
+  s.row_sums.push_back(rows), s.before.push_back(sum);
   s.results.push_back(out);
 }
 
 Stages build(const Workload &w, const std::vector<Func> &in) {
   const Problem &p = w.problem;
-  Workload plain = w;
-  plain.panel = plain.quad = 0;
+  // The knobs are those of the weights' sum; forward is computed as a Func of its own, from what lies in memory.
+  Workload gradient = w;
+  gradient.panel = gradient.quad = 0;
+  Workload plain = gradient;
+  plain.fill = w.fill_first, plain.trim = w.trim_first, plain.fill_both = false, plain.position_lanes = 0;
+  gradient.pass = PassKind::weight_gradient;
   const Geometry geo = geometry(plain);
   const size_t extra = size_t(p.bias) + size_t(p.residual);
   const Func x = in[0], weight = in[1], target = in[2 + extra], rate = in.back();
@@ -112,13 +116,11 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
 
   const Expr twice_rate = rate(0) * 2.f;
   const bool x_is_in = y_side == Side::out;
-  Stages s = weight_gradient(plain, geo, x_is_in ? x : e, x_is_in ? e : x, [&](Expr sum, const Index &at) {
+  Stages s = weight_gradient(gradient, geo, x_is_in ? x : e, x_is_in ? e : x, [&](Expr sum, const Index &at) {
     return std::vector<Expr>{weight(at) - twice_rate * sum};
   });
-  for (auto &sum : f.sums) s.before.push_back(sum.acc);
-  s.before.push_back(f.out);
-  s.before.insert(s.before.end(), f.after.begin(), f.after.end());
-  s.before.insert(s.before.end(), {difference, e});
+  s.first = std::make_shared<Stages>(f);
+  s.elements = {difference, e};
   if (p.bias) bias_update(w, geo, in[2], e, twice_rate, s);
 
   loss_sum(w, geo, difference, s);

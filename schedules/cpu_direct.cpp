@@ -348,13 +348,16 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   else if (panels) preset(list, "copy", {4}), preset(list, "pad", {1});
   // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128
   // channels at 56x56, 1,325 against 1,564 us (Emerald Rapids).
-  preset(list, "stage", {s.paired || s.over_positions || (!all_known(s) && k.residues > 1) ? 0 : 1});
+  // A vector along a row reads each element once; with a stride a register's worth of it would be mostly what no tap reads: two channels to
+  // three, nine taps with stride 2, 23 against 36 us (Emerald Rapids).
+  preset(list, "stage", {s.paired || s.over_positions || k.along_space || (!all_known(s) && k.residues > 1) ? 0 : 1});
+  for (auto &knob : list)
+    if (knob.name == "stage" && k.along_space && w.problem.stride[size_t(k.rank) - 1] > 8) knob.high = {0};
   // Few channels: rows of the tile share what they load where the taps of a column are unrolled side by side. A 5x5 image
   // filter: 72 against 26 GFLOP/s (Zen 3); 15x15: 238 against 118 (Zen 5). Around them the summed channels, so
   // that a tile's rows are walked for one channel after the other: 3-D, 32 channels to one, 916 against 1,329 us, 64 to 3 at
   // 224x224 1,708 against 1,804 (Zen 5).
   if (k.along_space && k.residues == 1 && k.rank >= 2) {
-    preset(list, "stage", {0});
     preset(list, "order", k.rank == 2 ? std::vector<int>{2, 0, 1} : std::vector<int>{2, 0, 1, 3});
     preset(list, "unroll", {0, 0, -1, 0});
   }

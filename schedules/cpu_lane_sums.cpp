@@ -14,20 +14,24 @@ using namespace Halide;
 namespace convsmith {
 namespace {
 
+// Which axis of the reduction is cut into strips: rows, or the only one in space.
+int cut_axis(const Stages &s) { return s.sums[0].extent.size() > 2 ? 1 : 0; }
+
 bool supports(const Stages &s, const Workload &w) {
   if (s.sums.size() != 1 || !s.over_positions || !s.padded.defined() || w.target.has_gpu_feature()) return false;
   const int lanes = machine(w.target).lanes;
   const std::int64_t sum = terms(s);
   // Channels fill less of a vector than positions do; but copying their rows so that they do must pay.
   const int channels = units(s.free[0]), row = s.sums[0].extent[0];
+  // Along a line with strides the last vector of each strip would be read lane by lane: ten taps with stride 5, 6.2 against 70 us; rows of
+  // whole vectors, two of 1,024 positions, 43 against 64 (Emerald Rapids).
+  const bool whole = s.sums[0].known && row % lanes == 0;
+  if (cut_axis(s) == 0 && !whole && w.problem.stride[size_t(w.problem.rank) - 1] > 1) return false;
   return s.sums[0].extent.size() > 1 && row >= lanes && sum >= 256 && channels * 2 <= lanes && (channels * 4 <= lanes || row >= 4 * lanes);
 }
 
 // How much of a free axis one tile holds.
 int tile_of(const Stages &s, const Knobs &k, size_t a) { return std::min(k.get("tile", a, 1), units(s.free[a])); }
-
-// Which axis of the reduction is cut into strips: rows, or the only one in space.
-int cut_axis(const Stages &s) { return s.sums[0].extent.size() > 2 ? 1 : 0; }
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
@@ -48,7 +52,10 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   for (auto &knob : k)
     if (knob.name == "tile") knob.low[0] = 1, knob.high[0] = std::min(28, units(s.free[0]));
   preset(k, "tile", tile);
-  preset(k, "stage", {units(s.free[0]) > 1 || units(s.free.back()) > 1});
+  // Rows of any length of one channel too where they have strides: their last vectors would be read lane by lane, 3x3 with stride 2 at
+  // 112x112 4.2 against 11.0 us (Emerald Rapids).
+  const bool strided = w.problem.stride[size_t(w.problem.rank) - 1] > 1;
+  preset(k, "stage", {units(s.free[0]) > 1 || units(s.free.back()) > 1 || (strided && !s.sums[0].known)});
   // About 16 Ki elements of each operand, and at least four strips where there are as many rows.
   const int row = cut_axis(s) ? red[0] : 1, rows = red[size_t(cut_axis(s))];
   int strip = std::max(1, std::min(rows, 16 * 1024 / std::max(1, row * std::max(units(s.free[0]), units(s.free[1])))));
@@ -109,7 +116,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   strips.update(0).reorder(join({Loop(lane)}, tile, join(order, {Loop(strip_index), Loop(n)})));
   // A row that may be shorter than a vector would have its lanes added up by locked instructions, one by one. 5x5, one channel at
   // 256x256: 21.4 against 25.0 us (Zen 5).
-  if (s.sums[0].known) strips.update(0).atomic().vectorize(lane);
+  if (s.sums[0].known || w.fill_both) strips.update(0).atomic().vectorize(lane);
   for (auto &v : tile) strips.update(0).unroll(v.var);
   strips.update(0).fuse(strip_index, n, task).parallel(task);
 

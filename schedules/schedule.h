@@ -53,8 +53,8 @@ Knobs presets(const Schedule &, const Stages &, const Workload &);
 /// Throws Error that names the knob, what it may be and what it is.
 void check_knobs(const Schedule &, const Knobs &, const Stages &, const Workload &);
 
-/// Stages.before and .results: the same for every schedule.
-void schedule_small(Stages &, const Halide::Target &);
+/// What is computed beside the sums and their result, of each Stages the same for every schedule.
+void schedule_rest(Stages &, const Workload &);
 
 /// What was chosen for a workload, and why, in words.
 struct Choice {

@@ -21,7 +21,7 @@ Halide::Buffer<float> result_of(const Schedule &schedule, const std::string &pro
   Stages s = find_operator(w).build(w, {inputs.begin(), inputs.end()});
   EXPECT_TRUE(schedule.supports(s, w)) << problem;
   schedule.apply(s, presets(schedule, s, w), w);
-  schedule_small(s, w.target);
+  schedule_rest(s, w);
   for (size_t i = 0; i < inputs.size(); i++) {
     Halide::Buffer<float> b = buffer_of(specs[i]);
     int next = int(i);

@@ -2,6 +2,7 @@
 // within the bound that follows from the length of the sum.
 #include "convsmith/error.h"
 #include "random_problem.h"
+#include "schedules/levels.h"
 #include "tools/verify/gate.h"
 #include <atomic>
 #include <cstdlib>
@@ -22,20 +23,23 @@ std::string failure(const Problem &p, const GateOptions &options, std::vector<Ga
   return "";
 }
 
-// Two at a time: each compiles in a child of its own. A problem that fails is shrunk to the smallest that still does.
-void gate_all(const std::vector<Problem> &problems, const GateOptions &options) {
+// Two at a time, each compiled in a child of its own, the levels taking turns. A problem that fails is shrunk to the smallest that still
+// does.
+void gate_all(const std::vector<Problem> &problems, GateOptions all, const std::vector<std::string> &levels = {"host"}) {
   std::atomic<size_t> next = 0;
   std::mutex lock;
   std::int64_t exact = 0, kernels = 0;
   std::vector<std::string> failures;
   auto work = [&] {
     for (size_t i; (i = next++) < problems.size();) {
+      GateOptions options = all;
+      options.target = levels[i % levels.size()];
       std::vector<GateFigures> figures;
       const std::string what = failure(problems[i], options, &figures);
       std::string smallest;
       if (!what.empty()) {
         const Problem p = shrunk(problems[i], [&](const Problem &q) { return !failure(q, options).empty(); });
-        smallest = fmt::format("\"{}\": {}\n  smallest that fails: \"{}\": {}", problems[i].str(), what, p.str(), failure(p, options));
+        smallest = fmt::format("\"{}\" at {}: {}\n  smallest that fails: \"{}\": {}", problems[i].str(), options.target, what, p.str(), failure(p, options));
       }
       std::lock_guard held(lock);
       for (auto &g : figures) exact += g.figures.exact_elements, kernels++;
@@ -63,7 +67,11 @@ void gate_random(int part) {
   o.seed = seed;
   o.most_products = 4'000'000;
   o.compile_seconds = 120;  // mostly a few
-  gate_all(list, o);
+  const Halide::Target host = host_target();
+  std::vector<std::string> levels = {"host"};
+  if (host.has_feature(Halide::Target::AVX2)) levels.push_back("x86-64-avx2");
+  if (host.arch == Halide::Target::X86) levels.push_back("x86-64");
+  gate_all(list, o, levels);
 }
 
 TEST(Gate, RandomProblemsFirstQuarter) { gate_random(0); }
@@ -134,6 +142,9 @@ TEST(Gate, LayersAtEverySchedule) {
            "ic=12 oc=12 in=150x140 kernel=1 stride=100",
            "ic=20 oc=24 in=30x31 kernel=5 stride=4 dilation=2 pad=-1:3 layout=channels_first",
            "ic=128 oc=130 in=9x9 kernel=3 pad=1 bias=1 activation=relu",
+           "n=? ic=2 oc=3 in=?x? kernel=3 stride=4 pad=1:0 bias=1",
+           "ic=3 oc=4 in=30x50 kernel=3 stride=2 pad=1 border=wrap bias=1 activation=relu",
+           "op=transposed ic=2 oc=3 groups=1 in=?x?x? kernel=3x2x4 stride=1x2x3 pad=1 bias=1",
            "op=dense n=5 ic=16 in=12x12 oc=70 bias=1",
        })
     list.push_back(Problem::parse(text));

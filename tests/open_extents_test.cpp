@@ -114,6 +114,26 @@ TEST(OpenTiles, AreNotShiftedPastTheBeginning) {
   }
 }
 
+// Rows summed as whole vectors of positions end with the last window: what lies behind it may be anything. Of fixed extents too.
+TEST(OpenTiles, SumsReadNoElementThatNoWindowReads) {
+  const Library library = emitted("unread", {kernel("open", "weight_gradient", "ic=2 oc=3 in=?x? kernel=3 stride=4"),
+                                             kernel("fixed", "weight_gradient", "ic=2 oc=3 in=20x110 kernel=3 stride=4")}, "host").open();
+  for (const char *name : {"open", "fixed"}) {
+    const Pass pass = library.pass(name, "weight_gradient");
+    const Shape sizes = std::string(name) == "open" ? Shape{20, 110} : Shape{};  // 27 windows a row, the last of columns 104 to 106
+    const Tensor x(pass.describe("x", sizes)), dy(pass.describe("dy", sizes)), dweight(pass.describe("dweight", sizes));
+    fill_integers(x, 1), fill_integers(dy, 2);
+    pass({{"x", x}, {"dy", dy}, {"dweight", dweight}});
+    const std::vector<float> before = dense<float>(dweight);
+    for (std::int64_t c = 0; c < 2; c++)
+      for (std::int64_t row = 0; row < 20; row++)
+        for (std::int64_t column = 0; column < 110; column++)
+          if (column > 106 || column % 4 == 3 || row > 18 || row % 4 == 3) x.at({0, c, row, column}) = NAN;
+    pass({{"x", x}, {"dy", dy}, {"dweight", dweight}});
+    EXPECT_EQ(dense<float>(dweight), before) << name;
+  }
+}
+
 // The sums over an empty batch are zero, a step leaves the weights, and no data is asked for.
 TEST_F(OpenExtents, AnEmptyBatch) {
   const auto without_data = [](auto &t) {

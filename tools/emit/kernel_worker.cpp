@@ -162,7 +162,7 @@ Lowered lower(const KernelJob &job) {
         return;
       }
       choice.schedule->apply(s, choice.knobs, sized);
-      schedule_small(s, sized.target);
+      schedule_rest(s, sized);
     }, weight, scheduler, mend);
   };
   Module module = module_for(w);
