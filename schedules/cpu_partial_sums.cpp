@@ -107,7 +107,14 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // Rapids).
   if (!known && !s.paired && axes > 1 && tiles_along(s, tile, 1) < 8)
     if (const int even = divisor(units(s.free[1]), tile[1]); 2 * even > tile[1]) tile[1] = even;
-  tile[0] = vectors * m.lanes;
+  const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1};
+  // Depthwise, both operands are read for every tap, so that the last vector's missing lanes are dear: shorter vectors have none. 3x3 at
+  // 56x60, five channels 12.5 against 91 us, twelve 11 against 222, 24 with stride 2 9.3 against 23 (Emerald Rapids).
+  int lanes = m.lanes;
+  if (s.paired && e0 < m.lanes) lanes = e0;
+  else if (s.paired && !many_taps && e0 % m.lanes && m.lanes >= 8 && e0 % (m.lanes / 2) == 0) lanes = m.lanes / 2;
+  preset(k, "lanes", {lanes});
+  tile[0] = vectors * lanes;
   // Tasks: groups of vectors where both operands are read in place, as what a block loads of them stays in L1 for all of the other
   // channels: 1x1, 128 -> 512 channels at 28x28 674 against 744 us, 512 -> 128 667 against 703 (Emerald Rapids). Else a few blocks of the
   // other channels, else of the vector axis.
@@ -166,13 +173,12 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   k.push_back({"strips", {strips}, {1}, {16}});
   // The last vector of the channels is gathered lane by lane, and all where they lie apart. Copied once it pays where vectors are
   // read again often: 3x3, 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
-  const bool first = w.problem.layout == Layout::channels_first, tail = e0 % m.lanes != 0 && e0 > m.lanes;
+  const bool first = w.problem.layout == Layout::channels_first, tail = e0 % lanes != 0 && e0 > lanes;
   int uses = 1;
   for (size_t a = 1; a < axes; a++) uses *= tiles_along(s, tile, a);
   const int vectors_of_row = (e0 + m.lanes - 1) / m.lanes;
   // Depthwise x is read for every tap, so that its last vector, or the guards of many taps, cost more than a padded copy: 5x5, 40
   // channels at 28x28, 10 against 20 us, 1,152 at 7x7 17 against 24 (Zen 5).
-  const bool many_taps = s.paired && axes > 4 && units(s.free[2]) * units(s.free[3]) >= 25 && w.problem.stride == Problem::Extents{1, 1, 1};
   if (squares) preset(k, "copy", {strips > 1 && std::count(block.begin(), block.end(), 0) == std::ptrdiff_t(axes) ? 4 : 3});
   else if (s.padded.defined() && tail && !s.paired && (known ? uses > 11 * vectors_of_row : uses >= vectors_of_row)) preset(k, "copy", {2});
   if (!border) preset(k, "pad", {0});
