@@ -209,7 +209,7 @@ void tile_depthwise(const Kernel &k, Presets &p) {
   // position's many, which are not fetched ahead. 3x3, 96 channels at 112x112, stride 2, 202 against 393 us, 144 at 56x56 129 against
   // 141. Of more channels two vectors, where one would crowd L1: 512 at 14x14 19.6 against 24.9, 192 at 28x28, stride 2, 7.8 against
   // 14.1 (Emerald Rapids).
-  const int apart = k.e0 * int(k.w.pass == PassKind::forward ? k.w.problem.stride[size_t(k.w.problem.rank) - 1] : 1);
+  const int apart = k.e0 * (k.w.pass == PassKind::forward ? row_stride(k.w) : 1);
   if (4 * k.e0 * (positions_read(k.w, p.tile) + k.sum) <= 32 * 1024) p.channels_first = true;
   else if (k.e0 % two == 0 && apart % 128 == 0) p.tile[0] = two, p.tile[2] = 1;
 }
@@ -352,7 +352,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // three, nine taps with stride 2, 23 against 36 us (Emerald Rapids).
   preset(list, "stage", {s.paired || s.over_positions || k.along_space || (!all_known(s) && k.residues > 1) ? 0 : 1});
   for (auto &knob : list)
-    if (knob.name == "stage" && k.along_space && w.problem.stride[size_t(k.rank) - 1] > 8) knob.high = {0};
+    if (knob.name == "stage" && k.along_space && row_stride(w) > 8) knob.high = {0};
   // Few channels: rows of the tile share what they load where the taps of a column are unrolled side by side. A 5x5 image
   // filter: 72 against 26 GFLOP/s (Zen 3); 15x15: 238 against 118 (Zen 5). Around them the summed channels, so
   // that a tile's rows are walked for one channel after the other: 3-D, 32 channels to one, 916 against 1,329 us, 64 to 3 at

@@ -26,7 +26,7 @@ bool supports(const Stages &s, const Workload &w) {
   // Along a line with strides the last vector of each strip is read lane by lane: ten taps with stride 5 to one channel 3.9 against 6.0 us,
   // but to four 7.9 against 6.5, to eight 17.8 against 6.5 (Emerald Rapids).
   const bool pays = s.sums[0].known && (row % lanes == 0 || channels <= 2);
-  if (cut_axis(s) == 0 && !pays && w.problem.stride[size_t(w.problem.rank) - 1] > 1) return false;
+  if (cut_axis(s) == 0 && !pays && row_stride(w) > 1) return false;
   return s.sums[0].extent.size() > 1 && row >= lanes && sum >= 256 && channels * 2 <= lanes && (channels * 4 <= lanes || row >= 4 * lanes);
 }
 
@@ -61,8 +61,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   preset(k, "tile", tile);
   // Rows of any length of one channel too where they have strides: their last vectors would be read lane by lane, 3x3 with stride 2 at
   // 112x112 4.2 against 11.0 us (Emerald Rapids).
-  const bool strided = w.problem.stride[size_t(w.problem.rank) - 1] > 1;
-  preset(k, "stage", {units(s.free[0]) > 1 || units(s.free.back()) > 1 || (strided && !s.sums[0].known)});
+  preset(k, "stage", {units(s.free[0]) > 1 || units(s.free.back()) > 1 || (row_stride(w) > 1 && !s.sums[0].known)});
   // About 16 Ki elements of each operand, and at least four strips where there are as many rows.
   const int row = cut_axis(s) ? red[0] : 1, rows = red[size_t(cut_axis(s))];
   int strip = std::max(1, std::min(rows, 16 * 1024 / std::max(1, row * std::max(units(s.free[0]), units(s.free[1])))));

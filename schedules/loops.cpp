@@ -33,6 +33,8 @@ std::int64_t terms(const Stages &s) {
   return terms;
 }
 
+int row_stride(const Workload &w) { return int(w.problem.stride[size_t(w.problem.rank) - 1]); }
+
 bool vectors_have_border(const Stages &s) { return s.padded.defined() && s.padded.name() == s.vec.name(); }
 
 bool vectors_lie_apart(const Stages &s, const Workload &w) {
@@ -228,7 +230,7 @@ SumTile tile_by_loads(const Stages &s, const Workload &w) {
     SumTile t{v};
     if (taps) {
       const int row = units(s.free[2]), taps_of_tile = row <= budget ? row : divisor(row, budget);
-      if (taps_of_tile > w.problem.stride[size_t(w.problem.rank) - 1] || units(s.free[1]) < 8) t.taps = taps_of_tile;
+      if (taps_of_tile > row_stride(w) || units(s.free[1]) < 8) t.taps = taps_of_tile;
       if (v > 2 && row > 1 && taps_of_tile == 1) continue;
       t.channels = best_tile(s.free[1], std::max(1, budget / t.taps));
     }

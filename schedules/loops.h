@@ -39,6 +39,8 @@ bool all_known(const Stages &);
 int tiles_along(const Stages &, const std::vector<int> &tile, size_t axis);
 /// How many products a sum adds.
 std::int64_t terms(const Stages &);
+/// The stride along rows.
+int row_stride(const Workload &);
 /// Whether the operand with a border is the one loaded as vectors.
 bool vectors_have_border(const Stages &);
 /// Whether it is, and its channels, which are the lanes, lie apart.

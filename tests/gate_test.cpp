@@ -25,7 +25,7 @@ std::string failure(const Problem &p, const GateOptions &options, std::vector<Ga
 
 // Two at a time, each compiled in a child of its own, the levels taking turns. A problem that fails is shrunk to the smallest that still
 // does.
-void gate_all(const std::vector<Problem> &problems, GateOptions all, const std::vector<std::string> &levels = {"host"}) {
+void gate_all(const std::vector<Problem> &problems, const GateOptions &all, const std::vector<std::string> &levels = {"host"}) {
   std::atomic<size_t> next = 0;
   std::mutex lock;
   std::int64_t exact = 0, kernels = 0;
