@@ -5,6 +5,7 @@
 #include "schedules/levels.h"
 #include "tools/verify/gate.h"
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -35,11 +36,17 @@ void gate_all(const std::vector<Problem> &problems, const GateOptions &all, cons
       GateOptions options = all;
       options.target = levels[i % levels.size()];
       std::vector<GateFigures> figures;
+      const auto start = std::chrono::steady_clock::now();
       const std::string what = failure(problems[i], options, &figures);
+      const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+      const std::string which = fmt::format("\"{}\" at {}", problems[i].str(), options.target);
+      // Said at once, as the test may be ended before it does.
+      if (taken.count() > 30) std::cout << fmt::format("{:.0f} s: {}\n", taken.count(), which) << std::flush;
       std::string smallest;
       if (!what.empty()) {
+        std::cout << fmt::format("{}: {}\n", which, what) << std::flush;
         const Problem p = shrunk(problems[i], [&](const Problem &q) { return !failure(q, options).empty(); });
-        smallest = fmt::format("\"{}\" at {}: {}\n  smallest that fails: \"{}\": {}", problems[i].str(), options.target, what, p.str(), failure(p, options));
+        smallest = fmt::format("{}: {}\n  smallest that fails: \"{}\": {}", which, what, p.str(), failure(p, options));
       }
       std::lock_guard held(lock);
       for (auto &g : figures) exact += g.figures.exact_elements, kernels++;
@@ -66,7 +73,7 @@ void gate_random(int part) {
   GateOptions o;
   o.seed = seed;
   o.most_products = 4'000'000;
-  o.compile_seconds = 120;  // mostly a few
+  o.compile_seconds = 300;  // mostly a few, on a machine that does nothing else
   const Halide::Target host = host_target();
   std::vector<std::string> levels = {"host"};
   if (host.has_feature(Halide::Target::AVX2)) levels.push_back("x86-64-avx2");
@@ -146,6 +153,13 @@ TEST(Gate, LayersAtEverySchedule) {
            "ic=3 oc=4 in=30x50 kernel=3 stride=2 pad=1 border=wrap bias=1 activation=relu",
            "op=transposed ic=2 oc=3 groups=1 in=?x?x? kernel=3x2x4 stride=1x2x3 pad=1 bias=1",
            "op=dense n=5 ic=16 in=12x12 oc=70 bias=1",
+           // Channels first, each filtered by itself: images of a group each.
+           "n=2 ic=24 oc=24 groups=24 in=15x14 kernel=3 pad=1 bias=1 activation=relu residual=1 layout=channels_first",
+           "ic=40 oc=40 groups=40 in=?x? kernel=5 stride=2 pad=2 layout=channels_first bias=1",
+           "op=transposed ic=12 oc=12 groups=12 in=7x7 kernel=4 stride=2 pad=1 layout=channels_first type=f16",
+           "ic=20 oc=20 groups=20 in=40 kernel=5 dilation=2 pad=4 border=reflect layout=channels_first activation=gelu",
+           "ic=9 oc=9 groups=9 in=6x8x12 kernel=3 pad=1 border=wrap layout=channels_first save=pre activation=tanh",
+           "n=3 ic=70 oc=70 groups=70 in=7x7 kernel=5 pad=2 layout=channels_first",
        })
     list.push_back(Problem::parse(text));
   gate_all(list, {});

@@ -97,7 +97,9 @@ Problem random_problem(std::mt19937_64 &random, std::int64_t most_products) {
     } catch (const Error &) {}  // drawn past what the grammar allows
 }
 
-Problem shrunk(Problem p, const std::function<bool(const Problem &)> &fails, int tries) {
+Problem shrunk(Problem p, const std::function<bool(const Problem &)> &fails, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
   const auto smaller = [](const Problem &from) {
     std::vector<Problem> list;
     const auto with = [&](auto change) {
@@ -138,13 +140,13 @@ Problem shrunk(Problem p, const std::function<bool(const Problem &)> &fails, int
     }
     return list;
   };
-  for (bool progress = true; progress && tries > 0;) {
+  for (bool progress = true; progress;) {
     progress = false;
     for (const Problem &q : smaller(p)) {
       try {
         const Problem valid = Problem::parse(q.str());
         require_available(valid, PassKind::forward);
-        if (tries-- <= 0) break;
+        if (Clock::now() > end) return p;
         if (!fails(valid)) continue;
         p = valid, progress = true;
         break;

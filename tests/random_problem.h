@@ -10,8 +10,8 @@ namespace convsmith {
 /// A valid problem of at most `most_products` multiplications forward.
 Problem random_problem(std::mt19937_64 &random, std::int64_t most_products = 2'000'000);
 
-/// A problem that fails, made smaller word by word as long as it still does, in at most `tries` trials.
-Problem shrunk(Problem, const std::function<bool(const Problem &)> &fails, int tries = 80);
+/// A problem that fails, made smaller word by word as long as it still does, with no trial begun after `seconds`.
+Problem shrunk(Problem, const std::function<bool(const Problem &)> &fails, double seconds = 120);
 
 /// $CONVSMITH_SEED, else one that changes by the day, so that runs differ and each can be repeated.
 std::uint64_t test_seed();
