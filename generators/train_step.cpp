@@ -104,15 +104,20 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
   Func seen("weight_seen");
   seen(weight.args()) = cast(weight_type(p), weight(weight.args()));
   const Side y_side = side_of(p, true);
+  // y itself is not stored: the forward pass ends in the errors.
+  const bool plain_errors = p.activation.kind == Activation::Kind::none;
   const Stages f = gather(plain, geo, y_side, x, seen, [&](Expr sum, const Index &at) {
-    return std::vector<Expr>{pre_activation(w, sum, at, added)};
+    const Expr pre = pre_activation(w, sum, at, added), difference = activated(w, pre) - cast<float>(target(at));
+    return plain_errors ? std::vector<Expr>{difference} : std::vector<Expr>{difference, difference * slope_from_pre(w, pre)};
   });
-
-  const std::vector<Var> v = target.args();
-  Func difference("difference"), e("e");
-  const Func pre = f.result();
-  difference(v) = activated(w, pre(v)) - cast<float>(target(v));
-  e(v) = difference(v) * slope_from_pre(w, pre(v));
+  const Func errors = f.result();
+  const auto error = [&](const char *name, int which) {
+    if (plain_errors) return errors;
+    Func of_tuple(name);
+    of_tuple(errors.args()) = errors(errors.args())[which];
+    return of_tuple;
+  };
+  const Func difference = error("difference", 0), e = error("e", 1);
 
   const Expr twice_rate = rate(0) * 2.f;
   const bool x_is_in = y_side == Side::out;
@@ -120,7 +125,6 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
     return std::vector<Expr>{weight(at) - twice_rate * sum};
   });
   s.first = std::make_shared<Stages>(f);
-  s.elements = {difference, e};
   if (p.bias) bias_update(w, geo, in[2], e, twice_rate, s);
 
   loss_sum(w, geo, difference, s);

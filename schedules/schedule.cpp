@@ -172,42 +172,43 @@ void store_as_tensor(Func f, const Workload &w) {
   f.compute_root().reorder_storage(memory);
 }
 
-// Of each position's elements those beside each other in memory make vectors, of few channels a row's.
-void schedule_elements_of(Func f, int channels, bool parallel, const Workload &w) {
-  const int lanes = machine(w.target).lanes;
-  const std::vector<Var> v = f.args();
-  store_as_tensor(f, w);
-  if (w.problem.layout == Layout::channels_first) f.reorder(v[2], v[0]).vectorize(v[2], lanes, TailStrategy::GuardWithIf);
-  else if (channels % lanes == 0) f.vectorize(v[0], lanes);
-  else {
-    const Var of_position(f.name() + "_position"), row(f.name() + "_row");
-    f.fuse(v[0], v[1], of_position).fuse(of_position, v[2], row).vectorize(row, lanes, TailStrategy::GuardWithIf);
-  }
-  if (parallel && v.size() > 4) f.parallel(v[v.size() - 2]);
-}
-
-// Where channels fill no vectors, lanes of a row are summed beside each other.
+// Of f(channel, group, [h, [d,]] n) += that of a row's positions: vectors of channels, or where these are few or lie apart, of what lies side
+// by side in a row, whose lanes are then added up.
 void schedule_row_sums(Func f, int channels, bool parallel, const Workload &w) {
   const int lanes = machine(w.target).lanes;
   const std::vector<Var> v = f.args();
+  const Var c = v[0];
   const RVar row = f.rvars(0)[0], piece(row.name() + "_piece"), lane(row.name() + "_lane");
-  const auto share = [&](Func g) {
-    if (parallel && v.size() > 3) g.update(0).parallel(v[v.size() - 2]);
-  };
-  f.compute_root();
-  if (w.problem.layout == Layout::channels_last && channels >= lanes) {
-    f.update(0).reorder(v[0], row).vectorize(v[0], lanes, TailStrategy::GuardWithIf);
-    share(f);
+  const bool last = w.problem.layout == Layout::channels_last;
+  f.compute_root().bound(c, 0, channels);
+  if (last && channels >= lanes) {
+    f.update(0).reorder(c, row).vectorize(c, lanes, TailStrategy::GuardWithIf);
+    if (parallel && v.size() > 3) f.update(0).parallel(v[v.size() - 2]);
     return;
   }
-  const Var in_lane(f.name() + "_lane");
-  f.update(0).split(row, piece, lane, lanes, TailStrategy::GuardWithIf);
+  int positions = lanes;  // beside each other
+  if (last)
+    for (positions = 1; positions * channels % lanes || positions * channels < 2 * lanes;) positions *= 2;
+  const Var in_lane(f.name() + "_lane"), plane(f.name() + "_plane");
+  f.update(0).split(row, piece, lane, positions, TailStrategy::GuardWithIf);
   Func lane_sums = f.update(0).rfactor(lane, in_lane);
   std::vector<Var> memory = lane_sums.args();
-  std::rotate(memory.begin(), memory.end() - 1, memory.end());
-  lane_sums.compute_root().reorder_storage(memory).vectorize(in_lane, lanes);
-  lane_sums.update(0).reorder(in_lane, piece).vectorize(in_lane, lanes);
-  share(lane_sums);
+  std::rotate(memory.begin() + last, memory.end() - 1, memory.end());
+  lane_sums.bound(c, 0, channels).reorder_storage(memory);
+  if (last) {
+    lane_sums.compute_at(f, v[1]).reorder(c, in_lane).vectorize(c).vectorize(in_lane);
+    lane_sums.update(0).reorder(c, in_lane, piece).vectorize(c).vectorize(in_lane);
+    f.update(0).reorder(c, lane).vectorize(c);
+    if (parallel && v.size() > 3) f.update(0).parallel(v[v.size() - 2]);
+  } else {
+    f.update(0).atomic().vectorize(lane);
+    std::vector<VarOrRVar> order = {in_lane, piece};  // then that of memory: rows, then channels
+    order.insert(order.end(), v.begin() + 2, v.end() - 1);
+    order.insert(order.end(), {c, v[1], v.back()});
+    lane_sums.compute_root().vectorize(in_lane, lanes);
+    lane_sums.update(0).reorder(order).vectorize(in_lane, lanes).fuse(c, v[1], plane);
+    if (parallel) lane_sums.update(0).parallel(plane);
+  }
 }
 
 // On a GPU a training step's forward pass is a Func after the other, whole; so it is where it has few products, whose vectors would wait for
@@ -224,7 +225,7 @@ void schedule_first(Stages &s, const Workload &w) {
     std::vector<Func> all = f.before;
     for (auto &sum : f.sums) all.push_back(sum.acc);
     all.push_back(f.out);
-    for (auto *list : {&f.after, &s.elements, &s.row_sums, &s.before}) all.insert(all.end(), list->begin(), list->end());
+    for (auto *list : {&f.after, &s.row_sums, &s.before}) all.insert(all.end(), list->begin(), list->end());
     s.before = all;
     return;
   }
@@ -240,7 +241,6 @@ void schedule_first(Stages &s, const Workload &w) {
   }
   schedule_rest(f, before);
   const bool parallel = results(f) >= 32 * 1024;
-  for (auto &e : s.elements) schedule_elements_of(e, channels, parallel, w);
   for (auto &sums : s.row_sums) schedule_row_sums(sums, channels, parallel, w);
 }
 
