@@ -9,7 +9,19 @@ using namespace Halide;
 namespace convsmith {
 namespace {
 
-bool is_depthwise(const Problem &p) { return p.groups > 1 && p.ic == p.groups && p.oc == p.groups; }
+// Channels that each have weights of their own are lanes of a vector. Channels first they lie apart, and each is an image of its own, a group
+// of one channel, unless its rows fill no vector.
+bool is_depthwise(const Workload &w) {
+  const Problem &p = w.problem;
+  if (p.groups == 1 || p.ic != p.groups || p.oc != p.groups) return false;
+  const bool images = p.layout == Layout::channels_first && p.op != Op::local && p.op != Op::dense;
+  const bool elements = w.pass == PassKind::bias_gradient || w.pass == PassKind::activation_gradient;  // no row is read twice
+  if (!images || elements || w.target.has_gpu_feature()) return true;
+  const int row = p.rank - 1;
+  if (p.in[size_t(row)] == run_time) return false;
+  const bool sums_rows = w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step;
+  return std::min(p.in[size_t(row)], p.out(row)) < (!sums_rows ? 4 : p.rank == 1 ? 16 : 7);
+}
 
 // Extents known only when run are planned for as these. Sums over positions as those of networks, whose layers have the fewer
 // positions the more channels they have: 64 channels at 56x56, 256 at 28x28, depthwise 144 at 64x64.
@@ -18,7 +30,7 @@ Problem planned(const Workload &w) {
   if (p.n == run_time) p.n = 1;
   double most = p.rank == 1 ? 16384 : p.rank == 2 ? 128 : 32;
   if (w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step) {
-    const double positions = (is_depthwise(p) ? 600e3 : 400e3) / std::sqrt(double(p.ic) * double(p.oc));
+    const double positions = (is_depthwise(w) ? 600e3 : 400e3) / std::sqrt(double(p.ic) * double(p.oc));
     most = std::min(most, std::pow(positions, 1. / p.rank));
   }
   for (int a = 0; a < p.rank; a++)
@@ -58,7 +70,7 @@ Geometry geometry(const Workload &w) {
   const bool swapped = p.op == Op::transposed;
   const std::int64_t x_channels = p.ic / p.groups, y_channels = p.oc / p.groups;
   Geometry geo{{},    int(swapped ? x_channels : y_channels), int(swapped ? y_channels : x_channels),
-               int(p.groups), is_depthwise(p), p.op == Op::local, extent(w, p.n, q.n, size_n)};
+               int(p.groups), is_depthwise(w), p.op == Op::local, extent(w, p.n, q.n, size_n)};
   if (geo.depthwise) geo.co = int(p.oc), geo.ci = geo.g = 1;
   if (p.op == Op::dense) {
     geo.co = int(p.oc * volume(p.dense_out, p.rank)), geo.ci = int(p.ic * volume(p.in, p.rank));
@@ -83,7 +95,7 @@ int interleaved_channels(const Workload &w) {
   const Problem &p = w.problem;
   const bool gathers = w.pass == PassKind::forward || (w.pass == PassKind::input_gradient && p.border == Border::zero);
   const size_t row = size_t(p.rank) - 1;
-  if (!gathers || p.op == Op::local || p.op == Op::dense || !is_depthwise(p) || !along_space(int(p.oc)) ||
+  if (!gathers || p.op == Op::local || p.op == Op::dense || !is_depthwise(w) || !along_space(int(p.oc)) ||
       p.layout != Layout::channels_last || p.stride[row] != 1)
     return 1;
   // Positions are counted in channels then, in 32 bits.
@@ -121,7 +133,7 @@ std::vector<Extent> extents(const Geometry &geo, Side side) {
 
 std::vector<Extent> tensor_extents(const Workload &w, bool output) {
   const Problem &p = w.problem, q = planned(w);
-  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(p) ? 1 : int(p.groups);
+  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(w) ? 1 : int(p.groups);
   std::vector<Extent> e = {channels / groups, groups};
   for (int a = p.rank - 1; a >= 0; a--)
     e.push_back(output ? extent(w, p.out(a), q.out(a), size_out + a) : extent(w, p.in[a], q.in[a], size_in + a));
@@ -154,7 +166,7 @@ Halide::Type output_type(const Problem &p) {
 BufferSpec tensor_spec(const Workload &w, const std::string &name, bool output) {
   const Problem &p = w.problem;
   BufferSpec t{name, output ? p.output_shape() : p.input_shape(), {}, {}, 0, output ? output_type(p) : tensor_type(p), {}};
-  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(p) ? 1 : int(p.groups);
+  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(w) ? 1 : int(p.groups);
   t.dims = {{1, channels / groups}, {1, groups, channels / groups}};
   t.sizes = {size_n, -1};
   for (int a = 0; a < p.rank; a++) t.sizes.push_back((output ? size_out : size_in) + a);
@@ -232,7 +244,7 @@ BufferSpec weight_spec(const Workload &w, const std::string &name, Side of) {
 
 BufferSpec channel_spec(const Workload &w, const std::string &name, Halide::Type type) {
   const Problem &p = w.problem;
-  const int groups = is_depthwise(p) ? 1 : int(p.groups), within = int(p.oc) / groups;
+  const int groups = is_depthwise(w) ? 1 : int(p.groups), within = int(p.oc) / groups;
   return {name, p.bias_shape(), {0}, {{0, within}, {0, groups, within}}, 1, type, {}};
 }
 

@@ -17,6 +17,9 @@ namespace {
 // Which axis of the reduction is cut into strips: rows, or the only one in space.
 int cut_axis(const Stages &s) { return s.sums[0].extent.size() > 2 ? 1 : 0; }
 
+// Whether each channel is summed with one other alone, and there are several such pairs.
+bool images(const Stages &s) { return units(s.free[0]) == 1 && units(s.free[1]) == 1 && units(s.free.back()) > 1; }
+
 bool supports(const Stages &s, const Workload &w) {
   if (s.sums.size() != 1 || !s.over_positions || !s.padded.defined() || w.target.has_gpu_feature()) return false;
   const int lanes = machine(w.target).lanes;
@@ -27,6 +30,8 @@ bool supports(const Stages &s, const Workload &w) {
   // but to four 7.9 against 6.5, to eight 17.8 against 6.5 (Emerald Rapids).
   const bool pays = s.sums[0].known && (row % lanes == 0 || channels <= 2);
   if (cut_axis(s) == 0 && !pays && row_stride(w) > 1) return false;
+  // Images of a group each have no other vectors than short ones.
+  if (images(s) && s.sums[0].known && (cut_axis(s) ? row >= 4 : row >= lanes)) return true;
   return s.sums[0].extent.size() > 1 && row >= lanes && sum >= 256 && channels * 2 <= lanes && (channels * 4 <= lanes || row >= 4 * lanes);
 }
 
@@ -53,6 +58,10 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     tile[axis] = best_tile(s.free[axis], std::max(1, std::min(most, left)));
     left /= tile[axis];
   };
+  if (int lanes = 4; images(s) && s.sums[0].known && red[0] < m.lanes) {
+    while (lanes < red[0]) lanes *= 2;
+    preset(k, "lanes", {lanes});
+  }
   take(0, s.paired ? 1 : 5);  // a channel of its own shares nothing
   if (axes > 3) take(2, 8), take(1, left);
   if (axes > 4) take(3, left);
@@ -67,7 +76,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   int strip = std::max(1, std::min(rows, 16 * 1024 / std::max(1, row * std::max(units(s.free[0]), units(s.free[1])))));
   if (cut_axis(s) && !s.sums[0].known) strip = std::min(strip, 32);  // several, of few rows too
   if (cut_axis(s) == 0) strip = even_strip(rows, (rows + strip - 1) / strip, m.lanes);
-  else if (rows >= 2 && strip % 2) strip += strip < rows ? 1 : -1;
+  else if (rows >= 2 && strip % 2 && !(images(s) && strip == rows)) strip += strip < rows ? 1 : -1;
   strip = std::min(strip, rows);
   k.push_back({"rows", {cut_axis(s) == 1 && strip % 2 == 0 ? 2 : 1}, {1}, {4}});
   k.push_back({"strip", {strip}, {1}, {rows}});
@@ -122,14 +131,18 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     tile.push_back(inside), rest.push_back(outside);
     part.bound_extent(v, extent);
   }
-  for (size_t a = 0; a < rest.size(); a++) order.push_back(rest[size_t(k.get("loops", a, int((a + 1) % rest.size())))]);
-  const Var task("strip_task");
-  strips.update(0).reorder(join({Loop(lane)}, tile, join(order, {Loop(strip_index), Loop(n)})));
+  // Groups share nothing: each task copies what one of them reads.
+  const size_t groups = rest.size() - 1;
+  for (size_t a = 0; a < rest.size(); a++)
+    if (const size_t axis = size_t(k.get("loops", a, int((a + 1) % rest.size()))); axis != groups) order.push_back(rest[axis]);
+  const Var task("strip_task"), task_of_group("strip_of_group");
+  strips.update(0).reorder(join({Loop(lane)}, tile, join(order, {Loop(strip_index), Loop(n), rest[groups]})));
   // A row that may be shorter than a vector would have its lanes added up by locked instructions, one by one. 5x5, one channel at
   // 256x256: 21.4 against 25.0 us (Zen 5).
   if (s.sums[0].known || w.fill_both) strips.update(0).atomic().vectorize(lane);
   for (auto &v : tile) strips.update(0).unroll(v.var);
-  strips.update(0).fuse(strip_index, n, task).parallel(task);
+  strips.update(0).fuse(strip_index, n, task_of_group).fuse(task_of_group, rest[groups].var, task);
+  if (units(s.free.back()) == 1 || tasks(s) > 1) strips.update(0).parallel(task);
 
   part.compute_at(strips, order[0].var);
   part.reorder_storage(storage);

@@ -163,7 +163,7 @@ void Checker::check_packing(const Pass &pass, const Tensor &weight) {
   // Panels [G, blocks, *kernel, other, panel] or fours [G, *kernel, blocks, vector, 4], zero beyond the last channel.
   const Shape s = to.shape();
   const bool fours = p_.type == Type::u8s8, dense_op = p_.op == Op::dense;
-  const bool depthwise = p_.groups > 1 && p_.ic == p_.groups && p_.oc == p_.groups;
+  const bool depthwise = p_.groups > 1 && p_.ic == p_.groups && p_.oc == p_.groups && s[0] == 1;  // its channels are a vector
   // The vector axis is the result's channel: y's, or x's for the input gradient.
   const bool of_input = pass.name() != "pack_weight" && !depthwise;
   std::int64_t co = p_.oc / p_.groups, ci = p_.ic / p_.groups, taps = 1, x_positions = 1, y_positions = 1;
