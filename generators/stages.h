@@ -31,6 +31,7 @@ struct Workload {
   // clamped loads, made lane by lane. `fill_both`: so is the other one.
   bool fill = false, fill_both = false;
   bool fill_first = false, trim_first = false;  // `fill` and `trim` of a training step's forward pass
+  int panel_first = 0;                          // and `panel`, of weights that it packs itself
   // A weight gradient's vectors are so many neighbours in space, of both operands. Where both are filled its rows are whole vectors of
   // them: what lies behind their ends is zero.
   int position_lanes = 0;

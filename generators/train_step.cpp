@@ -89,13 +89,26 @@ void loss_sum(const Workload &w, const Geometry &geo, const Func &difference, St
   s.results.push_back(out);
 }
 
+// Weights as `pack_weight` lays them out: (channel of panel, other channel, k..., panel, g).
+Func panels_of(const Workload &w, const Geometry &geo, const Func &weight, Side of) {
+  const size_t rank = geo.axes.size();
+  std::vector<Var> v;
+  for (size_t d = 0; d < rank + 4; d++) v.push_back(numbered("p", int(d)));
+  Index at = {min(v[0] + v[2 + rank] * w.panel, geo.channels(of) - 1), v[1], v[3 + rank]};
+  if (of == Side::in) std::swap(at[0], at[1]);
+  for (size_t d = 0; d < rank; d++) at.push_back(v[2 + d]);
+  Func panels("weight_panels");
+  panels(v) = weight(at);
+  return panels;
+}
+
 Stages build(const Workload &w, const std::vector<Func> &in) {
   const Problem &p = w.problem;
   // The knobs are those of the weights' sum; forward is computed as a Func of its own, from what lies in memory.
   Workload gradient = w;
   gradient.panel = gradient.quad = 0;
   Workload plain = gradient;
-  plain.fill = w.fill_first, plain.trim = w.trim_first, plain.fill_both = false, plain.position_lanes = 0;
+  plain.fill = w.fill_first, plain.trim = w.trim_first, plain.fill_both = false, plain.position_lanes = 0, plain.panel = w.panel_first;
   gradient.pass = PassKind::weight_gradient;
   const Geometry geo = geometry(plain);
   const size_t extra = size_t(p.bias) + size_t(p.residual);
@@ -106,10 +119,12 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
   const Side y_side = side_of(p, true);
   // y itself is not stored: the forward pass ends in the errors.
   const bool plain_errors = p.activation.kind == Activation::Kind::none;
-  const Stages f = gather(plain, geo, y_side, x, seen, [&](Expr sum, const Index &at) {
+  const Func panels = plain.panel ? panels_of(plain, geo, seen, y_side) : seen;
+  Stages f = gather(plain, geo, y_side, x, panels, [&](Expr sum, const Index &at) {
     const Expr pre = pre_activation(w, sum, at, added), difference = activated(w, pre) - cast<float>(target(at));
     return plain_errors ? std::vector<Expr>{difference} : std::vector<Expr>{difference, difference * slope_from_pre(w, pre)};
   });
+  if (plain.panel) f.before.push_back(panels);
   const Func errors = f.result();
   const auto error = [&](const char *name, int which) {
     if (plain_errors) return errors;

@@ -160,7 +160,7 @@ std::pair<const Schedule *, Knobs> by_rule(const Stages &s, const Workload &w) {
 // The forward pass of a training step, as its knobs make it.
 Workload of_first(Workload w) {
   w.pass = PassKind::forward;
-  w.panel = w.quad = w.position_lanes = 0;
+  w.panel = w.panel_first, w.quad = w.position_lanes = 0;
   w.fill = w.fill_first, w.trim = w.trim_first, w.fill_both = false;
   return w;
 }
@@ -297,6 +297,9 @@ Workload with_knobs(Workload w, const Knobs &knobs) {
       Workload forward = of_first(w);
       if (!one_by_one(first, w)) forward = with_knobs(forward, by_rule(first, forward).second);
       w.fill_first = forward.fill, w.trim_first = forward.trim;
+      // Dense, each weight is read but once an image: 3,136 -> 100 of 16 327 against 380 us; but 3x3, 256 channels at 14x14, 6.1 against 3.1 ms
+      // (Emerald Rapids).
+      w.panel_first = w.problem.op == Op::dense ? 0 : forward.panel;
     }
   } else {
     w.fill = copied && (w.pass == PassKind::forward || w.pass == PassKind::input_gradient);

@@ -153,6 +153,7 @@ TEST(Gate, LayersAtEverySchedule) {
            "ic=3 oc=4 in=30x50 kernel=3 stride=2 pad=1 border=wrap bias=1 activation=relu",
            "op=transposed ic=2 oc=3 groups=1 in=?x?x? kernel=3x2x4 stride=1x2x3 pad=1 bias=1",
            "op=dense n=5 ic=16 in=12x12 oc=70 bias=1",
+           "op=transposed ic=150 oc=100 in=6x7 kernel=3 stride=2 pad=1 bias=1 layout=channels_first",  // packed within a training step
            // Channels first, each filtered by itself: images of a group each.
            "n=2 ic=24 oc=24 groups=24 in=15x14 kernel=3 pad=1 bias=1 activation=relu residual=1 layout=channels_first",
            "ic=40 oc=40 groups=40 in=?x? kernel=5 stride=2 pad=2 layout=channels_first bias=1",
