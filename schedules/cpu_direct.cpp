@@ -280,13 +280,13 @@ void choose_tile(const Kernel &k, Presets &p) {
 // What a task computes.
 void choose_block(const Kernel &k, Presets &p) {
   const auto &s = k.s;
-  // Images of a group each: as many as lie in L1 with their borders. 3x3, 384 channels at 14x14, 38 against 62 us for 16 of 40 KiB (Emerald
+  // Images of a group each: as many as lie in L1 with their borders, 16 KiB. 3x3, 384 channels at 14x14, 38 against 62 us for 40 KiB (Emerald
   // Rapids).
   if (k.along_space && units(s.free.back()) > 1) {
     std::int64_t image = units(s.free[0]) + 2 * (p.lanes ? p.lanes : k.m.lanes);
     for (size_t a = 2; a + 2 < k.axes; a++) image *= units(s.free[a]) * row_stride(k.w) + s.sums[0].extent[a] - 1;
     p.block[k.axes - 1] = divisor(units(s.free.back()), int(std::max<std::int64_t>(1, 4096 / image)));
-    if (image <= 16 * 1024 && tiles_along(s, p.block, k.axes - 1) >= tasks(s)) return;
+    if (image <= 16 * 1024 && tiles_along(s, p.block, k.axes - 1) >= tasks(s)) return;  // whole ones
   }
   if (!s.over_positions) strips(s, p.tile, p.block);
   else if (const int channels = k.axes > 1 ? channels_of_a_task(s, p.tile, k.w) : 0) p.block[1] = channels;

@@ -161,6 +161,7 @@ LoopLevel parallel_tasks(Func f, Stage stage, const Stages &s, const Loops &l) {
     stage.fuse(task, l.block[i], next);
     task = next;
   }
+  // Blocks of small passes are there for what is copied of each.
   if (tasks(s) == 1 && !s.over_positions) return LoopLevel(f, task);
   stage.parallel(task);
   // Halide sets the tasks at the borders apart, and leaves their loops whole. Where it cannot tell how many those are,

@@ -186,10 +186,10 @@ void schedule_row_sums(Func f, int channels, bool parallel, const Workload &w) {
     if (parallel && v.size() > 3) f.update(0).parallel(v[v.size() - 2]);
     return;
   }
-  int positions = lanes;  // beside each other
-  if (last)
-    for (positions = 1; positions * channels % lanes || positions * channels < 2 * lanes;) positions *= 2;
-  const Var in_lane(f.name() + "_lane"), plane(f.name() + "_plane");
+  // Beside each other: of few channels as many positions as are whole vectors, two at the least.
+  int positions = last ? 1 : lanes;
+  while (last && (positions * channels % lanes || positions * channels < 2 * lanes)) positions *= 2;
+  const Var in_lane(f.name() + "_lane"), plane(f.name() + "_plane"), task(f.name() + "_task");
   f.update(0).split(row, piece, lane, positions, TailStrategy::GuardWithIf);
   Func lane_sums = f.update(0).rfactor(lane, in_lane);
   std::vector<Var> memory = lane_sums.args();
@@ -206,8 +206,8 @@ void schedule_row_sums(Func f, int channels, bool parallel, const Workload &w) {
     order.insert(order.end(), v.begin() + 2, v.end() - 1);
     order.insert(order.end(), {c, v[1], v.back()});
     lane_sums.compute_root().vectorize(in_lane, lanes);
-    lane_sums.update(0).reorder(order).vectorize(in_lane, lanes).fuse(c, v[1], plane);
-    if (parallel) lane_sums.update(0).parallel(plane);
+    lane_sums.update(0).reorder(order).vectorize(in_lane, lanes).fuse(c, v[1], plane).fuse(plane, v.back(), task);
+    if (parallel) lane_sums.update(0).parallel(task);
   }
 }
 

@@ -287,6 +287,28 @@ TEST(GpuFallback, IsAskedFor) {
   EXPECT_EQ(y.at({0, 0, 0, 1}), 1);
 }
 
+// A processor's kernel may index the same tensors unlike a GPU's: its channels are groups here, the GPU's one group's channels.
+TEST(GpuFallback, IndexesTensorsAsItsKernelsDo) {
+  setenv("OCL_ICD_VENDORS", "/nonexistent", 1);
+  const std::string problem = "n=2 ic=8 oc=8 groups=8 in=14x15 kernel=3 pad=1 layout=channels_first";
+  const Library library = emitted("mixed", {kernel("each", "forward,input_gradient", problem)}, "opencl,x86-64").open();
+  library.set_level("any");
+  for (const auto &[name, from, to] : {std::tuple("forward", "x", "y"), std::tuple("input_gradient", "dy", "dx")}) {
+    const Pass pass = library.pass("each", name);
+    const Tensor in = pass.make(from), weight = pass.make("weight"), out = pass.make(to);
+    const auto element = [](std::int64_t n, std::int64_t c, std::int64_t h, std::int64_t w) { return float((n * 7 + c * 5 + h * 3 + w) % 11); };
+    const auto each = [&](auto what) {
+      for (std::int64_t i = 0; i < in.elements(); i++) what(i / (15 * 14 * 8), i / (15 * 14) % 8, i / 15 % 14, i % 15);
+    };
+    each([&](auto n, auto c, auto h, auto w) { in.at({n, c, h, w}) = element(n, c, h, w); });
+    for (std::int64_t c = 0; c < 8; c++) weight.at({c, 0, 1, 1}) = float(c + 1);
+    pass({{from, in}, {"weight", weight}, {to, out}});
+    int wrong = 0;
+    each([&](auto n, auto c, auto h, auto w) { wrong += out.at({n, c, h, w}) != float(c + 1) * element(n, c, h, w); });
+    EXPECT_EQ(wrong, 0) << name;
+  }
+}
+
 KernelJob cuda_job(const std::string &problem, const std::string &pass, const TemporaryFolder &folder) {
   KernelJob job;
   job.problem = problem, job.pass = pass, job.target = "cuda-7.5", job.cpu = "*", job.function = "kernel";

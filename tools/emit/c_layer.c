@@ -549,7 +549,7 @@ static convsmith_status run_pass(const pass_spec *p, const convsmith_tensor *ten
 #endif
   arguments[next++] = &context;
   for (i = 0; i <= p->arguments; i++) {
-    const argument_spec *a = &p->argument[i];
+    const argument_spec *a = &p->indexed[level][i];
     halide_buffer *b = &buffers[i];
     /* The numbers stand between what is read and what is written. */
     if (i == p->arguments - p->outputs)

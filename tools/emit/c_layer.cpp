@@ -161,7 +161,8 @@ std::string c_source(const EmittedLibrary &lib) {
        "  int8_t memory[CONVSMITH_MAX_RANK], size[CONVSMITH_MAX_RANK];\n  int32_t fixed, dims;\n  int64_t bytes;\n  dim_spec dim[CONVSMITH_MAX_RANK];\n} argument_spec;\n"
        "typedef struct {\n  const char *name;\n  int64_t window, stride, lo, hi, out_pad;\n} axis_spec;\n"
        "typedef struct {\n  int32_t size_count;\n  int8_t size[4];\n  int32_t transposed, reflect, wrap;\n  axis_spec axis[3];\n} problem_spec;\n"
-       "typedef struct {\n  const char *function;\n  const problem_spec *problem;\n  int32_t arguments, outputs;\n  const argument_spec *argument;\n"
+       "typedef struct {\n  const char *function;\n  const problem_spec *problem;\n  int32_t arguments, outputs;\n"
+       "  const argument_spec *argument, *indexed[LEVELS]; /* the tensors; and as the kernel of each level indexes them */\n"
        "  int32_t number_count;\n  int8_t number[7];\n  int (*kernel[LEVELS])(void **arguments);\n"
        "  int64_t (*serial_bytes[LEVELS])(const int64_t *s), (*task_bytes[LEVELS])(const int64_t *s);\n} pass_spec;\n\n";
   s += c_layer_text;
@@ -176,15 +177,27 @@ std::string c_source(const EmittedLibrary &lib) {
     const Problem problem = Problem::parse(p.problem);
     if (p.kernel != kernel) s += problem_table(lib.name + "_" + p.kernel, problem);
     kernel = p.kernel;
-    s += fmt::format("static const argument_spec {}_arguments[] = {{\n", f);
-    for (auto &a : args) {
-      s += fmt::format("    {{{}, {}, {}, {{{}}}, {{{}}}, {{{}}}, {{{}}}, {}, {}, {}, {{", quoted(a.name), type_constant(a.type), a.shape.size(),
-                       fmt::join(a.shape, ", "), fmt::join(a.strides, ", "), fmt::join(a.memory, ", "), fmt::join(a.sizes, ", "), a.fixed, a.dims.size(), bytes_of(a));
-      for (size_t d = 0; d < a.dims.size(); d++)
-        s += fmt::format("{}{{{}, {}, {}, {}}}", d ? ", " : "", a.dims[d].axis, a.dims[d].extent, a.dims[d].multiple, a.dims[d].interleaved);
-      s += "}},\n";
+    // The tensors are the same at every level; how its kernel indexes them may differ between a GPU's and the processor's.
+    const auto table = [](const std::vector<KernelArgument> &list) {
+      std::string rows;
+      for (auto &a : list) {
+        rows += fmt::format("    {{{}, {}, {}, {{{}}}, {{{}}}, {{{}}}, {{{}}}, {}, {}, {}, {{", quoted(a.name), type_constant(a.type), a.shape.size(),
+                            fmt::join(a.shape, ", "), fmt::join(a.strides, ", "), fmt::join(a.memory, ", "), fmt::join(a.sizes, ", "), a.fixed, a.dims.size(), bytes_of(a));
+        for (size_t d = 0; d < a.dims.size(); d++)
+          rows += fmt::format("{}{{{}, {}, {}, {}}}", d ? ", " : "", a.dims[d].axis, a.dims[d].extent, a.dims[d].multiple, a.dims[d].interleaved);
+        rows += "}},\n";
+      }
+      return rows;
+    };
+    std::vector<std::string> tables, indexed;
+    for (auto &level : p.levels) {
+      const std::string rows = table(level.arguments);
+      const size_t known = size_t(std::find(tables.begin(), tables.end(), rows) - tables.begin());
+      indexed.push_back(fmt::format("{}_arguments{}", f, known ? std::to_string(known) : ""));
+      if (known < tables.size()) continue;
+      s += fmt::format("static const argument_spec {}[] = {{\n{}}};\n", indexed.back(), rows);
+      tables.push_back(rows);
     }
-    s += "};\n";
     std::vector<std::string> kernels, serial, task, names;
     for (size_t l = 0; l < lib.levels.size(); l++) {
       const std::string symbol = kernel_symbol(f, l);
@@ -196,11 +209,11 @@ std::string c_source(const EmittedLibrary &lib) {
     }
     for (auto &a : args) names.push_back(quoted(a.name));
     const auto &numbers = p.levels[0].sizes;
-    s += fmt::format("static const pass_spec {0}_spec = {{{1}, &{2}_problem, {3}, {4}, {0}_arguments, {5}, {{{6}}}, {{{7}}}, {{{8}}}, {{{9}}}}};\n"
+    s += fmt::format("static const pass_spec {0}_spec = {{{1}, &{2}_problem, {3}, {4}, {0}_arguments, {{{11}}}, {5}, {{{6}}}, {{{7}}}, {{{8}}}, {{{9}}}}};\n"
                      "static const char *const {0}_names[] = {{{10}}};\n",
                      f, quoted(f), lib.name + "_" + p.kernel, args.size(), p.levels[0].outputs, numbers.size(),
                      numbers.empty() ? "0" : fmt::format("{}", fmt::join(numbers, ", ")), fmt::join(kernels, ", "),
-                     fmt::join(serial, ", "), fmt::join(task, ", "), fmt::join(names, ", "));
+                     fmt::join(serial, ", "), fmt::join(task, ", "), fmt::join(names, ", "), fmt::join(indexed, ", "));
     const std::string given = size_parameters(problem, ""), parameters = size_parameters(problem, "int64_t ");
     const std::string sizes = given.empty() ? "NULL" : "sizes";
     const std::string gathered = given.empty() ? "" : fmt::format("  const int64_t sizes[] = {{{}}};\n", given.substr(0, given.size() - 2));
