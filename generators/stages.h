@@ -67,10 +67,10 @@ struct Stages {
   Halide::Func padded;  // the one of the two that has a border; undefined where neither has
   Halide::Func lines;   // what the rows of padded are copied from, channels first, where they are made across whole vectors of these
   bool padded_dense = false;  // its dimension 0 is contiguous in place too
-  // What is computed before, whole: other sums, which are scheduled as such, and sums along rows of their result. Of a training step the
-  // forward pass, which ends in its errors, and what bias and loss need.
+  // What is computed before, whole: other sums, which are scheduled as such; tensors made of their result element by element; sums along
+  // rows of these. Of a training step the forward pass, its errors as far as it does not end in them, and what bias and loss need.
   std::shared_ptr<Stages> first;
-  std::vector<Halide::Func> row_sums;
+  std::vector<Halide::Func> elements, row_sums;
   // Small Funcs computed whole; none of them is in the hot loop.
   std::vector<Halide::Func> before;   // read by the sums or by out
   std::vector<Halide::Func> after;    // read `out`, each the ones before it; the last is the result in out's place

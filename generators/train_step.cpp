@@ -117,15 +117,27 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
   Func seen("weight_seen");
   seen(weight.args()) = cast(weight_type(p), weight(weight.args()));
   const Side y_side = side_of(p, true);
-  // y itself is not stored: the forward pass ends in the errors.
-  const bool plain_errors = p.activation.kind == Activation::Kind::none;
+  // y itself is not stored: the forward pass ends in the errors. But not where these take exponentials, which each vector of its unrolled tiles
+  // would spell out: 1x1 with four residues, open extents and silu took 34 s to compile.
+  using Kind = Activation::Kind;
+  const Kind kind = p.activation.kind;
+  const bool plain_errors = kind == Kind::none, apart = kind == Kind::sigmoid || kind == Kind::tanh || kind == Kind::silu || kind == Kind::gelu;
+  const auto of_pre = [&](const Expr &pre, const Index &at) {
+    const Expr difference = activated(w, pre) - cast<float>(target(at));
+    return plain_errors ? std::vector<Expr>{difference} : std::vector<Expr>{difference, difference * slope_from_pre(w, pre)};
+  };
   const Func panels = plain.panel ? panels_of(plain, geo, seen, y_side) : seen;
   Stages f = gather(plain, geo, y_side, x, panels, [&](Expr sum, const Index &at) {
-    const Expr pre = pre_activation(w, sum, at, added), difference = activated(w, pre) - cast<float>(target(at));
-    return plain_errors ? std::vector<Expr>{difference} : std::vector<Expr>{difference, difference * slope_from_pre(w, pre)};
+    const Expr pre = pre_activation(w, sum, at, added);
+    return apart ? std::vector<Expr>{pre} : of_pre(pre, at);
   });
   if (plain.panel) f.before.push_back(panels);
-  const Func errors = f.result();
+  Func errors = f.result();
+  if (apart) {
+    const std::vector<Var> v = target.args();
+    errors = Func("errors");
+    errors(v) = Tuple(of_pre(f.result()(v), {v.begin(), v.end()}));
+  }
   const auto error = [&](const char *name, int which) {
     if (plain_errors) return errors;
     Func of_tuple(name);
@@ -140,6 +152,7 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
     return std::vector<Expr>{weight(at) - twice_rate * sum};
   });
   s.first = std::make_shared<Stages>(f);
+  if (apart) s.elements = {errors};
   if (p.bias) bias_update(w, geo, in[2], e, twice_rate, s);
 
   loss_sum(w, geo, difference, s);

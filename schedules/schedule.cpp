@@ -172,6 +172,20 @@ void store_as_tensor(Func f, const Workload &w) {
   f.compute_root().reorder_storage(memory);
 }
 
+// Of each position's elements those beside each other in memory make vectors, of few channels a row's.
+void schedule_elements_of(Func f, int channels, bool parallel, const Workload &w) {
+  const int lanes = machine(w.target).lanes;
+  const std::vector<Var> v = f.args();
+  store_as_tensor(f, w);
+  if (w.problem.layout == Layout::channels_first) f.reorder(v[2], v[0]).vectorize(v[2], lanes, TailStrategy::GuardWithIf);
+  else if (channels % lanes == 0) f.vectorize(v[0], lanes);
+  else {
+    const Var of_position(f.name() + "_position"), row(f.name() + "_row");
+    f.fuse(v[0], v[1], of_position).fuse(of_position, v[2], row).vectorize(row, lanes, TailStrategy::GuardWithIf);
+  }
+  if (parallel && v.size() > 4) f.parallel(v[v.size() - 2]);
+}
+
 // Of f(channel, group, [h, [d,]] n) += that of a row's positions: vectors of channels, or where these are few or lie apart, of what lies side
 // by side in a row, whose lanes are then added up.
 void schedule_row_sums(Func f, int channels, bool parallel, const Workload &w) {
@@ -225,7 +239,7 @@ void schedule_first(Stages &s, const Workload &w) {
     std::vector<Func> all = f.before;
     for (auto &sum : f.sums) all.push_back(sum.acc);
     all.push_back(f.out);
-    for (auto *list : {&f.after, &s.row_sums, &s.before}) all.insert(all.end(), list->begin(), list->end());
+    for (auto *list : {&f.after, &s.elements, &s.row_sums, &s.before}) all.insert(all.end(), list->begin(), list->end());
     s.before = all;
     return;
   }
@@ -241,6 +255,7 @@ void schedule_first(Stages &s, const Workload &w) {
   }
   schedule_rest(f, before);
   const bool parallel = results(f) >= 32 * 1024;
+  for (auto &e : s.elements) schedule_elements_of(e, channels, parallel, w);
   for (auto &sums : s.row_sums) schedule_row_sums(sums, channels, parallel, w);
 }
 
