@@ -223,7 +223,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     const Var x = numbered("s", int(d));
     const bool walk = walked && periods[d] > 1;
     const Extent extent = walk ? walks[d].extent() : gradient ? a.in : a.out;
-    s.free.push_back({x, extent.plan, walk ? 1 : periods[d], gradient || !geo.unshared, extent.known, extent.value, d == 0 ? geo.interleaved : 1});
+    s.free.push_back({x, extent.plan, walk ? 1 : periods[d], gradient || !geo.unshared, extent.known, extent.value, false, 1, d == 0 ? geo.interleaved : 1});
     v.push_back(x), first.push_back(0);
     sum_at.push_back(walk ? (x + a.lo) / a.stride : periods[d] == 1 ? Expr(x) : x / periods[d]);
     if (!walk) continue;
@@ -239,7 +239,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   struct Tap {
     Expr kernel, read, none = {};
   };
-  const auto add_sum = [&](const std::vector<int> &taps, const std::function<Tap(size_t, const Expr &)> &tap_of) {
+  const auto add_sum = [&](const std::vector<int> &taps, const std::function<Tap(size_t, const Expr &)> &tap_of, const Expr &image = Expr()) {
     const std::string number = std::to_string(s.sums.size());
     // Fours are whole: the packed weights are zero past the last channel.
     std::vector<int> domain = {w.quad ? (summed_channels + w.quad - 1) / w.quad * w.quad : summed_channels};
@@ -260,7 +260,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     Index at = tensor_index(c, g, v, n);
     at.insert(at.end(), firsts.begin(), firsts.end());
     acc(at) = cast(type, 0);
-    acc(at) += cast(type, filter(tap)) * cast(type, operand.at(summed, g, read, n));
+    acc(at) += cast(type, filter(tap)) * cast(type, operand.at(summed, g, read, image.defined() ? image : n));
     s.sums.push_back({acc, r, domain});
     return walked ? acc(at) : acc(tensor_index(c, g, sum_at, n));
   };
@@ -303,12 +303,17 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
         here = and_also(here, v[d] % periods[d] == residue);
       }
       // Selects, not mux(), and of each sum where it is used: Halide then skips those that a residue does not use.
-      const Expr sum = add_sum(counts, [&](size_t d, const Expr &number) { return fixed_tap(taps[d], v[d], number); });
+      const auto tap_of = [&](size_t d, const Expr &number) { return fixed_tap(taps[d], v[d], number); };
+      Expr sum = add_sum(counts, tap_of);
+      if (w.few > 0) {  // whose last tile reads the last image again
+        s.when_few = geo.n.value < w.few;
+        sum = select(s.when_few, add_sum(counts, tap_of, min(n, geo.n.value - 1)), sum);
+      }
       value = here.defined() ? select(here, sum, value.defined() ? value : cast(type, 0)) : sum;
     }
   }
   // Unshared weights are used again along n only.
-  s.free.insert(geo.unshared ? s.free.begin() + 1 : s.free.end(), Axis{n, geo.n.plan, 1, false, geo.n.known, geo.n.value});
+  s.free.insert(geo.unshared ? s.free.begin() + 1 : s.free.end(), Axis{n, geo.n.plan, 1, false, geo.n.known, geo.n.value, true});
   s.free.push_back({g, geo.g});
 
   if (walked) {
@@ -341,6 +346,12 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     if (!geo.unshared) std::swap(s.vec, s.bcast);
   }
   s.dense = p.layout == Layout::channels_first && !along && !walked ? int(space) : 0;
+  if (w.few > 0) {
+    s.few = std::make_shared<Stages>(s);
+    s.few->sums = {s.sums.back()}, s.sums.pop_back();
+    for (size_t a = 0; a < s.free.size(); a++)
+      if (s.free[a].images) s.free[a].least = w.few, s.few->free[a].overrun = true;
+  }
   return s;
 }
 
@@ -354,8 +365,6 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   domain.push_back(geo.n);
   Region region = from_zero(domain);
   if (positions_added(w, geo)) region[0].extent = (region[0].extent + w.position_lanes - 1) / w.position_lanes * w.position_lanes;
-  RDom r(region, "r");
-  const RVar n = r[int(domain.size()) - 1];
   // Unshared weights of few channels have the innermost position as the vector axis, along which both operands move.
   const bool along = geo.unshared && along_space(geo.co);
   // The channels that fill lanes better are the vector axis: 96 -> 24, 1x1, 76 against 112 us (Zen 5). Where they lie apart dy's are
@@ -368,44 +377,63 @@ Stages weight_gradient(const Workload &w, const Geometry &geo, Func x, Func dy, 
   const bool x_first = along || w.position_lanes > 0 || (!geo.unshared && !geo.depthwise && geo.axes[0].in.known &&
                                  (along_space(geo.ci) || (apart && !x_moves)));
 
-  Stages s;
   const bool dy_x_first = along || w.fill_both;
-  const Operand x_padded = with_border(w, geo, "x_padded", x, Side::in, x_first, 0.f, w.fill);
-  // With open extents a border, even of zeros that nothing reads, would be asked for lane by lane at the end of each row: 5x5, one
-  // channel at 252x252, 38 against 168 us (Emerald Rapids).
-  const Operand dy_padded = w.position_lanes > 0 && !w.fill_both
-                                ? unbordered(w, geo, "dy_in", dy, Side::out)
-                                : with_border(w, geo, "dy_padded", dy, Side::out, dy_x_first, 0.f, w.fill_both);
-  s.padded = x_padded.f, s.lines = x_padded.lines;
-  Index o, i, at = {co, ci, g};
+  Index at = {co, ci, g};
   std::vector<Axis> kernel, position;
   for (size_t d = 0; d < rank; d++) {
     const SpatialAxis &a = geo.axes[d];
-    const Var v = numbered("k", int(d)), u = numbered("o", int(d));
-    kernel.push_back({v, a.kernel, 1, true}), position.push_back({u, a.out.plan, 1, true, a.out.known});
-    at.push_back(v), o.push_back(geo.unshared ? Expr(u) : Expr(r[int(d)]));
-    i.push_back(o[d] * a.stride + v * a.dilation - a.lo);
-    if (w.trim && d > 0 && p.border == Border::zero && !geo.unshared) r.where(i[d] >= 0 && i[d] < a.in.value);
+    kernel.push_back({numbered("k", int(d)), a.kernel, 1, true}), position.push_back({numbered("o", int(d)), a.out.plan, 1, true, a.out.known});
+    at.push_back(kernel[d].var);
   }
   for (auto &a : position)
     if (geo.unshared) at.push_back(a.var);
-  Func acc("acc"), dw("dw_out");
-  acc(at) = 0.f;
-  acc(at) += dy_padded.at(co, g, o, n) * x_padded.at(geo.depthwise ? co : ci, g, i, n);
-  dw(at) = finish(acc(at), at)[0];
 
-  s.out = dw, s.sums = {{acc, r, plans(domain), all_known(domain)}};
-  s.vec = dy_padded.f, s.bcast = s.padded;
-  s.paired = geo.depthwise || along, s.over_positions = true;
-  s.vec_position = dy_x_first ? 0 : 2, s.bcast_position = x_first ? 0 : 2;
-  s.free = {{co, geo.co, 1, true}, {ci, geo.ci, 1, true}};
-  if (x_moves) {
-    std::swap(s.free[0], s.free[1]), std::swap(s.vec, s.bcast), std::swap(s.vec_position, s.bcast_position);
-    s.dense = 1;
+  const auto contract = [&] {
+    Stages s;
+    RDom r(region, "r");
+    const RVar n = r[int(domain.size()) - 1];
+    const Operand x_padded = with_border(w, geo, "x_padded", x, Side::in, x_first, 0.f, w.fill);
+    // With open extents a border, even of zeros that nothing reads, would be asked for lane by lane at the end of each row: 5x5, one
+    // channel at 252x252, 38 against 168 us (Emerald Rapids).
+    const Operand dy_padded = w.position_lanes > 0 && !w.fill_both
+                                  ? unbordered(w, geo, "dy_in", dy, Side::out)
+                                  : with_border(w, geo, "dy_padded", dy, Side::out, dy_x_first, 0.f, w.fill_both);
+    Index o, i;
+    for (size_t d = 0; d < rank; d++) {
+      const SpatialAxis &a = geo.axes[d];
+      o.push_back(geo.unshared ? Expr(position[d].var) : Expr(r[int(d)]));
+      i.push_back(o[d] * a.stride + kernel[d].var * a.dilation - a.lo);
+      if (w.trim && d > 0 && p.border == Border::zero && !geo.unshared) r.where(i[d] >= 0 && i[d] < a.in.value);
+    }
+    Func acc("acc");
+    acc(at) = 0.f;
+    acc(at) += dy_padded.at(co, g, o, n) * x_padded.at(geo.depthwise ? co : ci, g, i, n);
+    s.sums = {{acc, r, plans(domain), all_known(domain)}};
+    s.padded = x_padded.f, s.lines = x_padded.lines;
+    s.vec = dy_padded.f, s.bcast = s.padded;
+    s.paired = geo.depthwise || along, s.over_positions = true;
+    s.vec_position = dy_x_first ? 0 : 2, s.bcast_position = x_first ? 0 : 2;
+    if (x_moves) std::swap(s.vec, s.bcast), std::swap(s.vec_position, s.bcast_position);
+    s.free = {{co, geo.co, 1, true}, {ci, geo.ci, 1, true}};
+    if (x_moves) std::swap(s.free[0], s.free[1]), s.dense = 1;
+    s.free.insert(s.free.end(), kernel.begin(), kernel.end());
+    if (geo.unshared) s.free.insert(along ? s.free.begin() : s.free.end(), position.begin(), position.end());
+    s.free.push_back({g, geo.g});
+    return s;
+  };
+  Stages s = contract();
+  Expr sum = s.sums[0].acc(at);
+  if (w.few > 0) {
+    s.few = std::make_shared<Stages>(contract());
+    Expr positions = 1;
+    for (auto &e : domain) positions *= e.value;
+    s.when_few = positions <= w.few;
+    sum = select(s.when_few, s.few->sums[0].acc(at), sum);
   }
-  s.free.insert(s.free.end(), kernel.begin(), kernel.end());
-  if (geo.unshared) s.free.insert(along ? s.free.begin() : s.free.end(), position.begin(), position.end());
-  s.free.push_back({g, geo.g});
+  Func dw("dw_out");
+  dw(at) = finish(sum, at)[0];
+  s.out = dw;
+  if (s.few) s.few->out = dw;
   return s;
 }
 

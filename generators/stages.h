@@ -31,10 +31,14 @@ struct Workload {
   // clamped loads, made lane by lane. `fill_both`: so is the other one.
   bool fill = false, fill_both = false;
   bool fill_first = false, trim_first = false;  // `fill` and `trim` of a training step's forward pass
-  int panel_first = 0;                          // and `panel`, of weights that it packs itself
+  int panel_first = 0;                          // `panel`, of weights that it packs itself
+  int few_first = 0;                            // and `few`
   // A weight gradient's vectors are so many neighbours in space, of both operands. Where both are filled its rows are whole vectors of
   // them: what lies behind their ends is zero.
   int position_lanes = 0;
+  // Where their number is known only when run (0: no): a weight gradient of up to so many positions, batch included, is a sum of its own; and so is
+  // a result of one position of fewer images.
+  int few = 0;
   bool offset = false;  // u8 is read as s8, 128 less, for machines that multiply equal signs only
   std::vector<Halide::Expr> sizes = {};  // by Size; needed for those that are `?`
 };
@@ -46,6 +50,8 @@ struct Axis {
   bool overrun = false;  // the operands may be read past its end: they have an exterior there
   bool known = true;  // else `extent` is a stand-in to plan with
   Halide::Expr size = {};  // the extent where it is not known
+  bool images = false;  // along the batch, of a pass that gathers
+  int least = 1;  // of `size`, where Stages::few is not taken
   int repeat = 1;  // weights along it repeat after so many elements, or lie in panels of as many: vectors of them are loaded where tiles start at such
 };
 
@@ -67,6 +73,9 @@ struct Stages {
   Halide::Func padded;  // the one of the two that has a border; undefined where neither has
   Halide::Func lines;   // what the rows of padded are copied from, channels first, where they are made across whole vectors of these
   bool padded_dense = false;  // its dimension 0 is contiguous in place too
+  // The same contraction once more, which `out`, that is this one's too, takes where positions or images are few.
+  std::shared_ptr<Stages> few;
+  Halide::Expr when_few;
   // What is computed before, whole: other sums, which are scheduled as such; tensors made of their result element by element; sums along
   // rows of these. Of a training step the forward pass, its errors as far as it does not end in them, and what bias and loss need.
   std::shared_ptr<Stages> first;

@@ -108,7 +108,7 @@ Stages build(const Workload &w, const std::vector<Func> &in) {
   Workload gradient = w;
   gradient.panel = gradient.quad = 0;
   Workload plain = gradient;
-  plain.fill = w.fill_first, plain.trim = w.trim_first, plain.fill_both = false, plain.position_lanes = 0, plain.panel = w.panel_first;
+  plain.fill = w.fill_first, plain.trim = w.trim_first, plain.fill_both = false, plain.position_lanes = 0, plain.panel = w.panel_first, plain.few = w.few_first;
   gradient.pass = PassKind::weight_gradient;
   const Geometry geo = geometry(plain);
   const size_t extra = size_t(p.bias) + size_t(p.residual);

@@ -39,7 +39,8 @@ int best_vectors(const Stages &s, const Machine &m, int budget) {
   const Axis &axis = s.free[position_axis(s)];
   int best = 1;
   double best_score = 0;
-  for (const int vectors : {2, 3, 1}) {
+  const bool three_first = open_images(s) && position_axis(s) != 1 && (channels % (3 * m.lanes) == 0 || channels % m.lanes);
+  for (const int vectors : three_first ? std::vector{3, 2, 1} : std::vector{2, 3, 1}) {
     if (vectors > 1 && vectors * m.lanes > channels) continue;  // nothing may be read past the channels
     const int width = best_tile(axis, budget / vectors, beside(s, m, vectors)), extent = units(axis);
     const int wide = (all + vectors - 1) / vectors * vectors, long_ = (extent + width - 1) / width * width;
@@ -269,8 +270,8 @@ void choose_tile(const Kernel &k, Presets &p) {
     // 1x1, 512 -> 512 channels of 64 images: 129 against 399 us; 672 -> 28 of 8: 1.7 against 9.5 (Zen 5). Where channels are no whole
     // tiles, tasks share the images.
     const Axis &images = s.free[k.axes - 2];
-    const bool halves = tasks(s) > 1 && k.e0 % p.tile[0] != 0;
-    p.tile[k.axes - 2] = best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
+    const bool halves = images.known && tasks(s) > 1 && k.e0 % p.tile[0] != 0 && !read_from_panels(k.w);
+    p.tile[k.axes - 2] = !images.known ? std::min(8, p.left) : best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
   } else if (k.axes > 1) {
     tile_positions(k, p);
   }
@@ -288,7 +289,7 @@ void choose_block(const Kernel &k, Presets &p) {
     p.block[k.axes - 1] = divisor(units(s.free.back()), int(std::max<std::int64_t>(1, 4096 / image)));
     if (image <= 16 * 1024 && tiles_along(s, p.block, k.axes - 1) >= tasks(s)) return;  // whole ones
   }
-  if (!s.over_positions) strips(s, p.tile, p.block);
+  if (!s.over_positions) strips(s, p.tile, p.block, k.w);
   else if (const int channels = k.axes > 1 ? channels_of_a_task(s, p.tile, k.w) : 0) p.block[1] = channels;
   else if (tasks(s) > 1) share_evenly(s, p.tile, p.block);
   // With few taps an image's rows are read in place, and a task is one row of tiles: 3x3 at 1920x1080 287 against 378 us,
@@ -374,16 +375,35 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     preset(list, "order", k.rank == 2 ? std::vector<int>{2, 0, 1} : std::vector<int>{2, 0, 1, 3});
     preset(list, "unroll", {0, 0, -1, 0});
   }
+  // Tiles of images alone.
+  const size_t images = image_axis(s);
+  const bool one_position = open_images(s) && !s.paired && position_axis(s) == images && s.sums.size() == 1 && s.after.empty();
+  list.push_back({"few", {one_position ? p.tile[images] : 0}, {0}, {one_position ? 28 : 0}});
   if (s.paired && !s.over_positions) preset(list, "unroll", few_taps(s.sums[0].extent));
   if (summed_in_place(s, w) && s.sums[0].known && !panels) preset(list, "unroll", {unrolled_positions(s.sums[0].extent[0])});
   return list;
 }
 
+// Of few images tiles hold two, of which the second may be the first again, as one would wait for its sums as long.
 void apply(Stages &s, const Knobs &k, const Workload &w) {
+  if (s.few) {
+    Knobs of_few = k;
+    std::vector<int> tile;
+    for (size_t a = 0; a < s.free.size(); a++) tile.push_back(k.get("tile", a, 1));
+    tile[image_axis(s)] = 2, of_few.set("tile", tile);
+    const Stage branch = s.out.specialize(s.when_few);
+    sum_at_once(*s.few, of_few, w, &branch);
+  }
+  sum_at_once(s, k, w);
+}
+
+}  // namespace
+
+void sum_at_once(Stages &s, const Knobs &k, const Workload &w, const Stage *branch) {
   Loops l = plan(s, k, w);
   const bool transposed = k.get("copy", 0) == 3;
   if (transposed) copy_transposed(s, l);
-  const LoopLevel task = store_tiles(s, k, l);
+  const LoopLevel task = store_tiles(s, k, l, branch);
   for (auto &sum : s.sums) {
     sum.acc.compute_at(s.out, around_tile(l).var);
     std::vector<Reduced> red;
@@ -393,8 +413,6 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   copy_operand(s.padded, k.get("pad", 1), l, task, s.lines);
   if (!transposed && !vectors_have_border(s)) copy_operand(s.vec, k.get("copy", 0), l, k.get("copy", 0) == 4 ? around_vectors(s, l) : task);
 }
-
-}  // namespace
 
 extern const Schedule cpu_direct{"cpu_direct", 1, supports, knobs, tile_conflict, apply};
 

@@ -21,7 +21,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   const int e0 = units(s.free[0]), vectors = e0 >= 2 * m.lanes ? 2 : 1;
   tile[0] = std::min(e0, vectors * m.lanes);
   tile[1] = best_tile(s.free[1], (m.registers - 4) / vectors);
-  strips(s, tile, block);
+  strips(s, tile, block, w);
   preset(k, "tile", tile);
   preset(k, "block", block);
   k.push_back({"quad", {4}, {4}, {4}});

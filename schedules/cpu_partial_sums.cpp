@@ -4,6 +4,7 @@
 //   strips how many strips of blocks are summed apart from each other, where the result alone has too little to share out
 //          (1: none); each `block` of a strip is a task
 //   cut    how much of each axis of the reduction a block holds (0: all of it)
+//   few    up to so many positions, batch included, where their number is known only when run, are summed at once (0: none)
 //   copy   as elsewhere, but 4: by squares that are transposed, for each block where all are whole, else once
 #include "loops.h"
 #include <algorithm>
@@ -34,20 +35,29 @@ int pieces_of_strips(int n, int cut, int strips) {
   return 0;
 }
 
-// The axis of the reduction with most blocks, and how many.
-std::pair<int, int> most_blocks(const Stages &s, const std::vector<int> &cut) {
+constexpr int most_strips = 16;
+
+// Whether how many positions an image has is known only when run: they may be many.
+bool open_space(const Workload &w) {
+  const auto &in = w.problem.in;
+  return std::count(in.begin(), in.begin() + w.problem.rank, run_time) > 0;
+}
+
+// Whether only how many images there are is.
+bool open_batch(const Stages &s, const Workload &w) { return !s.sums[0].known && !open_space(w); }
+
+bool shares_images(const Stages &s, const Workload &w) { return open_batch(s, w) && tasks(s) == 1; }
+
+// The axis of the reduction with most blocks, and how many; the images where one is too little for several tasks and their number is known
+// only when run.
+std::pair<int, int> most_blocks(const Stages &s, const std::vector<int> &cut, const Workload &w) {
+  if (shares_images(s, w)) return {int(cut.size()) - 1, most_strips};
   std::pair<int, int> best = {0, 1};
   for (size_t i = 0; i < cut.size(); i++) {
     const int extent = s.sums[0].extent[i], count = cut[i] ? (extent + cut[i] - 1) / cut[i] : 1;
     if (count > best.second) best = {int(i), count};
   }
   return best;
-}
-
-// Whether how many positions are summed is known only when run: they may be many.
-bool open_space(const Workload &w) {
-  const auto &in = w.problem.in;
-  return std::count(in.begin(), in.begin() + w.problem.rank, run_time) > 0;
 }
 
 bool supports(const Stages &s, const Workload &w) {
@@ -62,13 +72,13 @@ bool supports(const Stages &s, const Workload &w) {
   // But not of many results, which it writes, adds to and copies: 21 -> 21 channels, 64x64 taps, 49 terms, 8.7 against 67 ms.
   const bool short_vectors = e0 % m.lanes && e0 < 2 * m.lanes && results(s) <= 128 * 1024;
   const bool crowded = m.registers >= 32 && summed_in_place(s, w) && (crowds_cache(e0, sum) || crowds_cache(units(s.free[1]), sum));
-  return sum >= 1024 || open_space(w) || crowded || (sum >= 32 && (s.paired || short_vectors));
+  return sum >= 1024 || open_space(w) || (open_batch(s, w) && sum >= 32) || crowded || (sum >= 32 && (s.paired || short_vectors));
 }
 
 std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   std::vector<Knob> k = loop_knobs(s, w);
   const auto &red = s.sums[0].extent;
-  const bool known = s.sums[0].known;
+  const bool known = !open_space(w);  // of an image
   Knob cut{"cut", {}, {}, {}};
   for (size_t i = 0; i < red.size(); i++) {
     cut.low.push_back(0), cut.high.push_back(red[i]);
@@ -138,7 +148,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   for (const int e : red) positions *= e;
   for (size_t a = 0; a < axes; a++)
     if (block[a]) free_tasks *= tiles_along(s, block, a);
-  const auto [strip_axis, blocks] = most_blocks(s, cut.preset);
+  const auto [strip_axis, blocks] = most_blocks(s, cut.preset, w);
   const std::int64_t anew = free_tasks * positions * (in_place && block[0] ? units(s.free[1]) : e0);
   int strips = 1;
   // Nor are the images of networks with large results, if their extents are open, long enough: 1x1, 512 -> 256 at 28x28 1.33 against 1.56 ms.
@@ -170,7 +180,12 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     preset(k, "stage", {0});
   }
   k.push_back(cut);
-  k.push_back({"strips", {strips}, {1}, {16}});
+  if (shares_images(s, w)) strips = 8;
+  k.push_back({"strips", {strips}, {1}, {most_strips}});
+  // Results by the hundred thousand take as long to be added to and copied as the sum of an image of few positions: 3x3, 512 channels at
+  // 7x7 2.5 against 4.0 ms, 256 at 14x14 1.38 against 1.59 (Emerald Rapids).
+  const bool counted = !s.sums[0].known && s.free[0].known && s.free[s.free.size() - 2].known;
+  k.push_back({"few", {counted && result >= 128 * 1024 ? 512 : 0}, {0}, {counted ? 512 : 0}});
   // The last vector of the channels is gathered lane by lane, and all where they lie apart. Copied once it pays where vectors are
   // read again often: 3x3, 61 channels at 13x13, n=8, 374 against 445 us, but 1x1, 97 -> 3 channels, 90 against 43 (Zen 5).
   const bool first = w.problem.layout == Layout::channels_first, tail = e0 % lanes != 0 && e0 > lanes;
@@ -197,7 +212,19 @@ std::string conflict(const Stages &s, const Knobs &k, const Workload &w) {
   return tile_conflict(s, k, w);
 }
 
+// The copies for each block are made once.
+Knobs of_few(Knobs k) {
+  k.set("stage", {0});
+  if (k.get("copy", 0) == 4) k.set("copy", {3});
+  return k;
+}
+
 void apply(Stages &s, const Knobs &k, const Workload &w) {
+  if (s.few) {
+    const Stage branch = s.out.specialize(s.when_few);
+    sum_at_once(*s.few, of_few(k), w, &branch);
+  }
+  const bool known = !open_space(w);
   Loops l = plan(s, k, w, Tiles::round_up);
   Func acc = s.sums[0].acc;
   RDom red = s.sums[0].red;
@@ -205,7 +232,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   // acc(free) = sum over strips of sum(free, strip), and that = sum over blocks of part(free, blocks).
   std::vector<int> cuts;
   for (int i = 0; i < red.dimensions(); i++) cuts.push_back(k.get("cut", size_t(i), 0));
-  const auto [strip_axis, block_count] = most_blocks(s, cuts);
+  const auto [strip_axis, block_count] = most_blocks(s, cuts, w);
   const int strips = std::min(k.get("strips", 1), block_count);
   const RVar strip_of(red[strip_axis].name() + "_strip");
   const Var strip("strip");
@@ -217,18 +244,21 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   std::vector<std::pair<RVar, Var>> blocks;
   std::vector<Reduced> inner;
   std::vector<Loop> outer;
-  bool even = s.sums[0].known;  // with a short last block, Halide takes what a staged operand reads to run over the edge
+  bool even = known;  // with a short last block, Halide takes what a staged operand reads to run over the edge
   for (int i = 0; i < red.dimensions(); i++) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
     const bool in_strips = strips > 1 && i == strip_axis;
     Expr extent = red[i].extent();
-    // Where the extent is known only when run the strips are even, and their blocks need not be.
-    if (in_strips && !s.sums[0].known) extent = (extent + strips - 1) / strips, o = into_strips(o, extent);
-    // Of rows known only when run a block has as many as hold the positions that it would of the planned ones; but not where rows of taps
-    // in the border are left out, whose number Halide then takes to follow from that of the rows.
+    // Where the extent is known only when run the strips are even, and their blocks need not be; of images as long as is worth a task, and
+    // another result.
+    const bool of_images = in_strips && shares_images(s, w);
+    even &= !of_images;
+    const int worth = of_images ? std::max(images_of_a_task(s), int((127 + terms(s)) / terms(s))) : 1;
+    if (in_strips && (of_images || !known)) extent = max(worth, (extent + strips - 1) / strips), o = into_strips(o, extent);
+    // Of rows known only when run a block has as many as hold the positions that it would of the planned ones.
     Expr each = cut;
-    const bool by_positions = i == 1 && cut > 0 && cuts[0] == 0 && !k.get("trim", 0) && !as_const_int(red[0].extent());
+    const bool by_positions = i == 1 && cut > 0 && cuts[0] == 0 && !as_const_int(red[0].extent());
     if (by_positions) {
       const int positions = int(std::min<std::int64_t>(std::int64_t(cut) * s.sums[0].extent[0], 1 << 30));
       const Expr most = max(1, positions / red[0].extent()), count = max(1, (extent + most - 1) / most);
@@ -240,7 +270,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
       acc.update(0).split(o, out, in, each, TailStrategy::GuardWithIf);
       inner.push_back({i, in}), o = out;
     }
-    if (in_strips && s.sums[0].known) o = into_strips(o, (block_count + strips - 1) / strips);
+    if (in_strips && known && !of_images) o = into_strips(o, (block_count + strips - 1) / strips);
     if (cut == 0) inner.push_back({i, o});
     else blocks.push_back({o, numbered("part_", i)}), outer.push_back(o);
   }
@@ -268,12 +298,14 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   for (auto &v : l.tile) sum.update(0).unroll(v);
 
   part.compute_at(sum, l.middle[0].var);
+  for (auto &[rvar, var] : blocks) part.bound_extent(var, 1);  // which Halide cannot tell of one behind a guard
   const LoopLevel block(sum, outer[0].rvar);
   const int copy = k.get("copy", 0);
   const bool whole_blocks = even && block_count % strips == 0;  // else what the last one copies would be taken to run over the edge
   if (copy >= 3) copy_transposed(s, l, copy == 4 && whole_blocks ? &block : nullptr);
   keep_in_registers(part, inner, s, k, l, even && k.get("stage", 1));
   copy_operand(s.padded, k.get("pad", 1), l, block);
+  if (strips > 1 && shares_images(s, w) && cuts.back() == 1 && k.get("pad", 1) == 1 && s.padded.defined()) s.padded.bound_extent(s.padded.args().back(), 1);
   if (copy < 3 && !vectors_have_border(s)) copy_operand(s.vec, copy, l, block);
 }
 

@@ -33,6 +33,14 @@ std::int64_t terms(const Stages &s) {
   return terms;
 }
 
+size_t image_axis(const Stages &s) {
+  size_t a = 0;
+  while (a < s.free.size() && !s.free[a].images) a++;
+  return a;
+}
+
+bool open_images(const Stages &s) { return image_axis(s) < s.free.size() && !s.free[image_axis(s)].known; }
+
 int row_stride(const Workload &w) { return int(w.problem.stride[size_t(w.problem.rank) - 1]); }
 
 bool vectors_have_border(const Stages &s) { return s.padded.defined() && s.padded.name() == s.vec.name(); }
@@ -79,36 +87,39 @@ Loops plan(const Stages &s, const Knobs &k, const Workload &w, Tiles tiles) {
     const int extent = units(s.free[a]);
     int most = extent;
     if (a == 0 && tiles == Tiles::round_up) most = (extent + l.lanes - 1) / l.lanes * l.lanes;
-    int tile = std::min(k.get("tile", a, a == 0 ? l.lanes : 1), most);
+    int tile = k.get("tile", a, a == 0 ? l.lanes : 1);
+    if (s.free[a].known) tile = std::min(tile, most);
     if (a == 0) {  // whole vectors, or one short one
       if (tile < l.lanes) l.lanes = tile;
       tile -= tile % l.lanes;
     }
     // Where nothing may be read past the end, tiles that may not be shifted inwards must divide the axis.
     const bool even = divides(s.free[a], tile);
-    if (!even && !s.free[a].overrun && a > 0 && !s.free[a].known) tile = 1;
+    if (!even && !s.free[a].overrun && a > 0 && !s.free[a].known && s.free[a].least < tile) tile = 1;
     if (!even && !s.free[a].overrun && s.over_positions && a > 0)
       while (extent % tile) tile--;
     const int block = k.get("block", a, 0);
     l.tile_extent.push_back(tile);
-    l.block_extent.push_back((block < extent || !s.free[a].known) && (even || tile == 1 || s.free[a].overrun) ? block : 0);
+    // Tiles of panels read past the channels too, and guard their stores.
+    const bool past_end = s.free[a].overrun || (a == 0 && s.free[a].repeat > 1 && s.sums.size() == 1 && !s.over_positions);
+    l.block_extent.push_back((block < extent || !s.free[a].known) && (even || tile == 1 || past_end) ? block : 0);
   }
   return l;
 }
 
 namespace {
 
-// An axis known only when run is cut into an even number of blocks of about as many tiles, so that two threads have as many each:
+// An axis in space known only when run is cut into an even number of blocks of about as many tiles, so that two threads have as many each:
 // 3x3, 64 channels at 56x56, on two threads, 667 against 770 us (Emerald Rapids).
 Expr tiles_of_a_block(const Axis &axis, int tile, int about) {
-  if (axis.known || about == 1) return about;
+  if (axis.known || about == 1 || axis.images) return about;
   const Expr tiles = (axis.size + axis.period * tile - 1) / (axis.period * tile), halves = max(1, (tiles + about) / (2 * about));
   return (tiles + 2 * halves - 1) / (2 * halves);
 }
 
 // Whether the last tile of an axis may be shifted inwards over its neighbour, whose stores it repeats.
 bool shifts(const Axis &axis, Tiles tiles, bool blocked) {
-  return !blocked && axis.repeat == 1 && (axis.known || (tiles == Tiles::fitting && axis.period == 1));
+  return !blocked && axis.repeat == 1 && (axis.known || axis.least > 1 || (tiles == Tiles::fitting && axis.period == 1));
 }
 
 }  // namespace
@@ -162,7 +173,7 @@ LoopLevel parallel_tasks(Func f, Stage stage, const Stages &s, const Loops &l) {
     task = next;
   }
   // Blocks of small passes are there for what is copied of each.
-  if (tasks(s) == 1 && !s.over_positions) return LoopLevel(f, task);
+  if (tasks(s) == 1 && !s.over_positions && !open_images(s)) return LoopLevel(f, task);
   stage.parallel(task);
   // Halide sets the tasks at the borders apart, and leaves their loops whole. Where it cannot tell how many those are,
   // the rows within a task are better set apart: 117 against 132 us (depthwise 3x3, 64 channels, 112x112, Zen 5).
@@ -304,15 +315,23 @@ int tasks(const Stages &s) {
   return work < 400'000 ? 1 : int(std::min<std::int64_t>(std::max<std::int64_t>(work / 4'000'000, 4), 16));
 }
 
-void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &block) {
+int images_of_a_task(const Stages &s) {
+  const std::int64_t of_one = std::max<std::int64_t>(1, results(s) * terms(s));
+  return int(std::max<std::int64_t>(1, std::min<std::int64_t>(1024, 100'000 / of_one)));
+}
+
+void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &block, const Workload &w) {
   const std::int64_t sum = terms(s);
   std::int64_t positions = 1;
   for (auto &a : s.free) positions *= a.extent;
-  if (tasks(s) == 1) return;
   const size_t n_axis = s.free.size() - 2;
   const int n = s.free[n_axis].extent;
+  // Where their number is known only when run images are shared out too, of small ones as many to a task as are worth it.
+  const bool open_batch = open_images(s) && s.free[n_axis].images, small = tasks(s) == 1;
+  if (open_batch && tile[n_axis] == 1) block[n_axis] = small ? images_of_a_task(s) : 1;
+  if (small) return;
   // Where only images share the weights, each task reads those of some channels, if these are whole tiles.
-  if (tile[n_axis] > 1 && units(s.free[0]) % tile[0] == 0) {
+  if (tile[n_axis] > 1 && (units(s.free[0]) % tile[0] == 0 || read_from_panels(w))) {
     block[0] = tiles_of_a_task(tiles_along(s, tile, 0), tasks(s)) * tile[0];
     return;
   }
@@ -333,7 +352,7 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   // Extents known only when run are then taken for those of networks, where the other operand has some 200,000 elements: 3x3, 512
   // channels at 14x14, 5.2 against 6.2 ms, at 7x7 2.4 against 2.8, 256 at 56x56 as long (Emerald Rapids).
   const bool open = n_axis > 1 && !s.free[1].known;
-  const std::int64_t channels = units(s.free[0]), weights = channels * sum, other = open ? 200'000 : positions / channels * s.sums[0].extent[0];
+  const std::int64_t channels = units(s.free[0]), weights = channels * sum, other = open ? 200'000 : positions / channels * s.sums[0].extent[0] * (open_batch ? 8 : 1);
   if (!along_space && s.padded.defined() && !s.paired && other < weights && channels % tile[0] == 0 && channels >= 4 * tile[0]) axis = 0;
   const int tiles = tiles_along(s, tile, axis);
   if (tiles > 1) block[axis] = tiles_of_a_task(tiles, wanted, axis == 0 ? 0 : std::max<std::int64_t>(16, 2 * wanted)) * tile[axis];
@@ -359,7 +378,8 @@ LoopLevel store_tiles(Stage stage, Stages &s, const Knobs &k, Loops &l, Tiles ti
 
 }  // namespace
 
-LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l) {
+LoopLevel store_tiles(Stages &s, const Knobs &k, Loops &l, const Stage *branch) {
+  if (branch) return store_tiles(*branch, s, k, l, Tiles::whole);
   // Axes known only when run may be shorter than a tile. Where they are not, the last tile of short sums had better be shifted
   // inwards, than guard each of its loads and stores: 64 channels at 28x28: 3.9 against 4.3 us, of fixed extents 3.7; at
   // 112x112 87 against 91 (Zen 5). And where the first tile of a row cannot meet its other end too, most of its taps need no guards:
@@ -446,9 +466,9 @@ std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
   for (size_t a = 0; a < axes; a++) {
     const int extent = units(s.free[a]);
     k[1].preset.push_back(a == 0 ? std::min(lanes, extent) : 1);
-    k[1].low.push_back(1), k[1].high.push_back(a == 0 ? std::min(8, (extent + lanes - 1) / lanes) * lanes : std::min(extent, 28));
+    k[1].low.push_back(1), k[1].high.push_back(a == 0 ? std::min(8, (extent + lanes - 1) / lanes) * lanes : s.free[a].known ? std::min(extent, 28) : 28);
     k[1].unit.push_back(a == 0 ? lanes : 1);
-    k[2].preset.push_back(0), k[2].low.push_back(0), k[2].high.push_back(extent);
+    k[2].preset.push_back(0), k[2].low.push_back(0), k[2].high.push_back(s.free[a].known ? extent : std::max(extent, 1024));
     k[3].preset.push_back(int((a + 1) % axes)), k[3].high.push_back(extent);
   }
   k[4] = {"order", {}, {}, {}, true};

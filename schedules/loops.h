@@ -39,6 +39,10 @@ bool all_known(const Stages &);
 int tiles_along(const Stages &, const std::vector<int> &tile, size_t axis);
 /// How many products a sum adds.
 std::int64_t terms(const Stages &);
+/// Of a pass that gathers, the free axis along the batch; else past them.
+size_t image_axis(const Stages &);
+/// Whether how many images a pass that gathers makes is known only when run.
+bool open_images(const Stages &);
 /// The stride along rows.
 int row_stride(const Workload &);
 /// Whether the operand with a border is the one loaded as vectors.
@@ -110,14 +114,18 @@ int tasks(const Stages &);
 /// end nearly together. 3x3, 97 channels at 13x13, on two threads: 69 against 85 us (Zen 5); 1x1, 256 -> 128 at 14x14 38 against 42
 /// (Emerald Rapids).
 int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks, std::int64_t most_tasks = 0);
+/// How many images a task takes where their number is known only when run, and one is too little: some 100,000 multiply-adds.
+int images_of_a_task(const Stages &);
 /// Tasks of a sum over positions: how many channels of the other operand each takes; 0 where they are too few to share out.
 int channels_of_a_task(const Stages &, const std::vector<int> &tile, const Workload &);
 /// Tasks of a pass that gathers: batches, strips of the outermost large axis, or groups of channels where the weights are
 /// larger than what they are applied to.
-void strips(const Stages &, const std::vector<int> &tile, std::vector<int> &block);
+void strips(const Stages &, const std::vector<int> &tile, std::vector<int> &block, const Workload &);
 
-/// `out` in tiles, their vectors and blocks: the level of a task.
-Halide::LoopLevel store_tiles(Stages &, const Knobs &, Loops &);
+/// `out` in tiles, their vectors and blocks, or where it is `branch` a specialization of it: the level of a task.
+Halide::LoopLevel store_tiles(Stages &, const Knobs &, Loops &, const Halide::Stage *branch = nullptr);
+/// What cpu_direct does: each tile's sums are made whole, in registers, on their way to `out`, or to a specialization of it.
+void sum_at_once(Stages &, const Knobs &, const Workload &, const Halide::Stage *branch = nullptr);
 /// The innermost loop around a tile, where its sums are computed.
 Loop around_tile(const Loops &);
 

@@ -91,16 +91,25 @@ int Knobs::get(const std::string &name, size_t axis, int preset) const {
   return i == values_.end() || axis >= i->second.size() ? preset : i->second[axis];
 }
 
+namespace {
+
+bool may_have_panels(const Workload &w) {
+  return (w.pass == PassKind::forward || w.pass == PassKind::input_gradient) && w.problem.op != Op::local && w.problem.type != Type::u8s8;
+}
+
+}  // namespace
+
+bool read_from_panels(const Workload &w) {
+  const Problem &p = w.problem;
+  return may_have_panels(w) && element_count(p.weight_shape()) >= 1 << 17 && p.groups == 1 &&
+         (p.op == Op::dense || std::min(p.ic * folded_positions(p), p.oc) >= 16);
+}
+
 std::vector<Knob> all_knobs(const Schedule &schedule, const Stages &s, const Workload &w) {
   std::vector<Knob> k = schedule.knobs(s, w);
   const Problem &p = w.problem;
-  const bool panels = (w.pass == PassKind::forward || w.pass == PassKind::input_gradient) && p.op != Op::local && p.type != Type::u8s8;
-  // Weights that fill L2 are read in order only from panels: 92 against 28 GFLOP/s for 3x3, 512 channels at 7x7, 96
-  // against 56 for 3x3 stride 2, 128 channels at 56x56 (Zen 3, one thread). The same width at every level, so that an
-  // archive has one packed order.
-  const bool deep = element_count(p.weight_shape()) >= 1 << 17 && p.groups == 1 &&
-                    (p.op == Op::dense || std::min(p.ic * folded_positions(p), p.oc) >= 16);
-  k.push_back({"panel", {panels && deep && &schedule != &reference ? 16 : 0}, {0}, {panels ? 256 : 0}});
+  // The same width at every level, so that an archive has one packed order.
+  k.push_back({"panel", {read_from_panels(w) && &schedule != &reference ? 16 : 0}, {0}, {may_have_panels(w) ? 256 : 0}});
   // Skipping the rows of taps in the border pays, but not where a tile's rows would each guard their own.
   bool border = false;
   for (int a = 0; a + 1 < p.rank; a++) border |= p.pad_lo[a] > 0 || p.pad_hi[a] > 0;
@@ -160,7 +169,7 @@ std::pair<const Schedule *, Knobs> by_rule(const Stages &s, const Workload &w) {
 // The forward pass of a training step, as its knobs make it.
 Workload of_first(Workload w) {
   w.pass = PassKind::forward;
-  w.panel = w.panel_first, w.quad = w.position_lanes = 0;
+  w.panel = w.panel_first, w.few = w.few_first, w.quad = w.position_lanes = 0;
   w.fill = w.fill_first, w.trim = w.trim_first, w.fill_both = false;
   return w;
 }
@@ -300,6 +309,7 @@ Workload with_knobs(Workload w, const Knobs &knobs) {
   w.quad = knobs.get("quad", 0);
   w.offset = knobs.get("offset", 0) != 0;
   w.trim = knobs.get("trim", 0) != 0;
+  w.few = knobs.get("few", 0);
   // Each copy holds whole rows: none of the axes that may be a row's is shared out.
   const bool copied = knobs.get("pad", 0) != 0 && knobs.get("block", 0, 0) == 0 && knobs.get("block", 1, 0) == 0 &&
                       (w.problem.op != Op::local || knobs.get("block", 2, 0) == 0);
@@ -311,7 +321,7 @@ Workload with_knobs(Workload w, const Knobs &knobs) {
       const Stages first = *outline(w).first;
       Workload forward = of_first(w);
       if (!one_by_one(first, w)) forward = with_knobs(forward, by_rule(first, forward).second);
-      w.fill_first = forward.fill, w.trim_first = forward.trim;
+      w.fill_first = forward.fill, w.trim_first = forward.trim, w.few_first = forward.few;
       // Dense, each weight is read but once an image: 3,136 -> 100 of 16 327 against 380 us; but 3x3, 256 channels at 14x14, 6.1 against 3.1 ms
       // (Emerald Rapids).
       w.panel_first = w.problem.op == Op::dense ? 0 : forward.panel;

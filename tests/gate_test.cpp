@@ -154,6 +154,15 @@ TEST(Gate, LayersAtEverySchedule) {
            "op=transposed ic=2 oc=3 groups=1 in=?x?x? kernel=3x2x4 stride=1x2x3 pad=1 bias=1",
            "op=dense n=5 ic=16 in=12x12 oc=70 bias=1",
            "op=transposed ic=150 oc=100 in=6x7 kernel=3 stride=2 pad=1 bias=1 layout=channels_first",  // packed within a training step
+           // How many images or positions there are, known only when run: few and many, and strips of images.
+           "n=? ic=128 oc=136 in=12x13 kernel=3 pad=1 bias=1 activation=relu",
+           "ic=136 oc=120 in=?x? kernel=3 stride=2 pad=1",
+           "n=? ic=6 oc=9 in=12x12 kernel=3 pad=1 bias=1",
+           "n=? ic=24 oc=24 groups=24 in=9x10 kernel=3 pad=1",
+           "n=? ic=5 oc=24 in=60 kernel=5 layout=channels_first",
+           "op=dense n=? ic=30 in=7 oc=41 bias=1 activation=relu",
+           "op=dense n=? ic=64 in=6x6 oc=70",
+           "n=20 op=dense ic=64 in=6x6 oc=70 layout=channels_first",
            // Channels first, each filtered by itself: images of a group each.
            "n=2 ic=24 oc=24 groups=24 in=15x14 kernel=3 pad=1 bias=1 activation=relu residual=1 layout=channels_first",
            "ic=40 oc=40 groups=40 in=?x? kernel=5 stride=2 pad=2 layout=channels_first bias=1",

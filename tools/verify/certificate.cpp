@@ -226,8 +226,12 @@ std::vector<Problem> instances(const Problem &p) {
       const std::int64_t first = p.op == Op::transposed ? 1 : std::max<std::int64_t>(1, p.window(a) - p.pad_lo[a] - p.pad_hi[a]);
       for (smallest.in[a] = first; !valid(smallest) && smallest.in[a] < first + (1 << 16);) smallest.in[a]++;
     }
+  if (p.n == run_time) smallest.n = 1;
   std::vector<Problem> list;
-  const std::int64_t more[] = {0, 5, p.rank == 1 ? 150 : p.rank == 2 ? 29 : 9, 3}, batch[] = {1, 2, 3, 0};
+  const auto open = std::count(p.in.begin(), p.in.begin() + p.rank, run_time);
+  // Past what is taken for few positions, or few images; but not many of large ones.
+  const bool small = open == 0 && element_count(smallest.input_shape()) + element_count(smallest.output_shape()) < 1 << 20;
+  const std::int64_t more[] = {0, 5, open == 1 ? 600 : open == 2 ? 29 : 9, 3}, batch[] = {1, 2, small ? 19 : 3, 0};
   for (int v = 0; v < 4; v++) {
     Problem q = smallest;
     if (p.n == run_time) q.n = batch[v];
