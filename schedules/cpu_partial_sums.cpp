@@ -9,6 +9,7 @@
 #include "loops.h"
 #include <algorithm>
 #include <fmt/format.h>
+#include <numeric>
 
 using namespace Halide;
 
@@ -212,9 +213,11 @@ std::string conflict(const Stages &s, const Knobs &k, const Workload &w) {
   return tile_conflict(s, k, w);
 }
 
-// The copies for each block are made once.
-Knobs of_few(Knobs k) {
-  k.set("stage", {0});
+// As cpu_direct has them: the result is written row by row, and the copies for each block are made once.
+Knobs of_few(const Stages &s, Knobs k) {
+  std::vector<int> inner_first(s.free.size());
+  std::iota(inner_first.begin(), inner_first.end(), 0);
+  k.set("stage", {0}), k.set("loops", inner_first);
   if (k.get("copy", 0) == 4) k.set("copy", {3});
   return k;
 }
@@ -222,7 +225,7 @@ Knobs of_few(Knobs k) {
 void apply(Stages &s, const Knobs &k, const Workload &w) {
   if (s.few) {
     const Stage branch = s.out.specialize(s.when_few);
-    sum_at_once(*s.few, of_few(k), w, &branch);
+    sum_at_once(*s.few, of_few(s, k), w, &branch);
   }
   const bool known = !open_space(w);
   Loops l = plan(s, k, w, Tiles::round_up);
