@@ -31,8 +31,9 @@ bool is_depthwise(const Workload &w) {
 Problem planned(const Workload &w) {
   Problem p = w.problem;
   if (p.n == run_time) p.n = 1;
+  const bool sums_positions = w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step;
   double most = p.rank == 1 ? 16384 : p.rank == 2 ? 128 : 32;
-  if (w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step) {
+  if (sums_positions) {
     const double positions = (is_depthwise(w) ? 600e3 : 400e3) / std::sqrt(double(p.ic) * double(p.oc));
     most = std::min(most, std::pow(positions, 1. / p.rank));
   }
@@ -42,6 +43,12 @@ Problem planned(const Workload &w) {
       p.in[a] = std::max(std::int64_t(most), std::min(4 * window, window + (1 << 20)));
       if (p.op != Op::transposed) p.in[a] -= p.pad_lo[a] + p.pad_hi[a] < 0 ? p.pad_lo[a] + p.pad_hi[a] : 0;
     }
+  // Nor does anyone learn from one image of a few positions.
+  if (w.problem.n == run_time && sums_positions) {
+    std::int64_t positions = 1;
+    for (int a = 0; a < p.rank; a++) positions *= p.op == Op::transposed ? p.in[a] : p.out(a);
+    p.n = std::max<std::int64_t>(1, 16 / std::max<std::int64_t>(1, positions));
+  }
   return p;
 }
 

@@ -47,17 +47,15 @@ bool open_space(const Workload &w) {
 // Whether only how many images there are is.
 bool open_batch(const Stages &s, const Workload &w) { return !s.sums[0].known && !open_space(w); }
 
-bool shares_images(const Stages &s, const Workload &w) { return open_batch(s, w) && tasks(s) == 1; }
-
-// The axis of the reduction with most blocks, and how many; the images where one is too little for several tasks and their number is known
-// only when run.
+// The axis of the reduction with most blocks, and how many; the images where their number is known only when run, and one is too little for
+// several tasks or has too few blocks.
 std::pair<int, int> most_blocks(const Stages &s, const std::vector<int> &cut, const Workload &w) {
-  if (shares_images(s, w)) return {int(cut.size()) - 1, most_strips};
   std::pair<int, int> best = {0, 1};
   for (size_t i = 0; i < cut.size(); i++) {
     const int extent = s.sums[0].extent[i], count = cut[i] ? (extent + cut[i] - 1) / cut[i] : 1;
     if (count > best.second) best = {int(i), count};
   }
+  if (open_batch(s, w) && (tasks(s) == 1 || best.second < 4)) return {int(cut.size()) - 1, most_strips};
   return best;
 }
 
@@ -181,7 +179,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     preset(k, "stage", {0});
   }
   k.push_back(cut);
-  if (shares_images(s, w)) strips = 8;
+  const bool of_images = open_batch(s, w) && strip_axis + 1 == int(red.size());
+  if (of_images && (many == 1 || strips > 1)) strips = 8;
   k.push_back({"strips", {strips}, {1}, {most_strips}});
   // Results by the hundred thousand take as long to be added to and copied as the sum of an image of few positions: 3x3, 512 channels at
   // 7x7 2.5 against 4.0 ms, 256 at 14x14 1.38 against 1.59 (Emerald Rapids).
@@ -255,7 +254,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     Expr extent = red[i].extent();
     // Where the extent is known only when run the strips are even, and their blocks need not be; of images as long as is worth a task, and
     // another result.
-    const bool of_images = in_strips && shares_images(s, w);
+    const bool of_images = in_strips && open_batch(s, w) && i + 1 == red.dimensions();
     even &= !of_images;
     const int worth = of_images ? std::max(images_of_a_task(s), int((127 + terms(s)) / terms(s))) : 1;
     if (in_strips && (of_images || !known)) extent = max(worth, (extent + strips - 1) / strips), o = into_strips(o, extent);
@@ -308,7 +307,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   if (copy >= 3) copy_transposed(s, l, copy == 4 && whole_blocks ? &block : nullptr);
   keep_in_registers(part, inner, s, k, l, even && k.get("stage", 1));
   copy_operand(s.padded, k.get("pad", 1), l, block);
-  if (strips > 1 && shares_images(s, w) && cuts.back() == 1 && k.get("pad", 1) == 1 && s.padded.defined()) s.padded.bound_extent(s.padded.args().back(), 1);
+  if (strips > 1 && open_batch(s, w) && strip_axis + 1 == red.dimensions() && cuts.back() == 1 && k.get("pad", 1) == 1 && s.padded.defined()) s.padded.bound_extent(s.padded.args().back(), 1);
   if (copy < 3 && !vectors_have_border(s)) copy_operand(s.vec, copy, l, block);
 }
 

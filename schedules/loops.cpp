@@ -329,6 +329,8 @@ void strips(const Stages &s, const std::vector<int> &tile, std::vector<int> &blo
   // Where their number is known only when run images are shared out too, of small ones as many to a task as are worth it.
   const bool open_batch = open_images(s) && s.free[n_axis].images, small = tasks(s) == 1;
   if (open_batch && tile[n_axis] == 1) block[n_axis] = small ? images_of_a_task(s) : 1;
+  // Of a dense layer whose weights are read from panels, groups of channels.
+  if (open_batch && small && tile[n_axis] > 1 && read_from_panels(w)) block[0] = tiles_of_a_task(tiles_along(s, tile, 0), 4) * tile[0];
   if (small) return;
   // Where only images share the weights, each task reads those of some channels, if these are whole tiles.
   if (tile[n_axis] > 1 && (units(s.free[0]) % tile[0] == 0 || read_from_panels(w))) {
