@@ -33,6 +33,7 @@ class Problem:
         self.kernel, self.stride, self.dilation, self.out_pad = (
             [int(v) for v in axes(key, usual)]
             for key, usual in (("kernel", "1"), ("stride", "1"), ("dilation", "1"), ("out_pad", "0")))
+        self.one_position = set(word.get("out", "1").split("x")) == {"1"}  # of op=dense
         self.pad = [(int(v.split(":")[0]), int(v.split(":")[-1])) for v in axes("pad", "0")]
 
     def out(self):

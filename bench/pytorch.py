@@ -100,6 +100,25 @@ class Layer:
         return self.gradients(dy, self.bordered(x), weight, (False, True))[1].contiguous()
 
 
+class Dense(Layer):
+    """op=dense as torch.nn.Linear has it."""
+
+    def __init__(self, p):
+        peer.refuse_unless(p.one_position, "only op=dense of one position")
+        p.op, p.kernel = "correlation", p.size
+        super().__init__(p)
+
+    def forward(self, x, weight, bias):
+        y = functional.linear(x.flatten(1), weight.flatten(1), bias)
+        return self.activation(y).reshape(self.p.n, self.p.oc, *self.p.out())
+
+    def input_gradient(self, dy, weight, x, bordered):
+        return (dy.flatten(1) @ weight.flatten(1)).reshape(x.shape)
+
+    def weight_gradient(self, dy, x, weight):
+        return (dy.flatten(1).T @ x.flatten(1)).reshape(weight.shape)
+
+
 def contiguous(tensor):
     return tensor.contiguous()
 
@@ -148,7 +167,7 @@ def train_step(layer, load, tensor):
 @contextlib.contextmanager
 def prepare(name, threads, p, load):
     torch.set_num_threads(threads)
-    layer, formats = Layer(p), (contiguous, channels_last)
+    layer, formats = (Dense if p.op == "dense" else Layer)(p), (contiguous, channels_last)
 
     def faster(calls):
         return min(calls, key=lambda c: peer.time_calls(0.03, c, **TIMING)[0])

@@ -1,4 +1,5 @@
 // Each task computes a block of the result in register tiles, each of them reduced from start to end.
+//   few    below so many images, where their number is known only when run and each has one position, tiles hold two (0: no such case)
 #include "loops.h"
 #include <algorithm>
 #include <numeric>
@@ -29,6 +30,9 @@ size_t position_axis(const Stages &s) {
   return n_axis;
 }
 
+// How many images a tile holds where it is known only when run how many there are: fewer have loops of their own.
+constexpr int most_open_images = 8;
+
 // How many vectors of channels a tile is best wide, so that few lanes and few positions go to waste and the operands loaded
 // (one vector each, and one broadcast a position) do not outnumber the multiply-adds.
 int best_vectors(const Stages &s, const Machine &m, int budget, const Workload &w) {
@@ -44,7 +48,8 @@ int best_vectors(const Stages &s, const Machine &m, int budget, const Workload &
   const bool three_first = images && (channels % (3 * m.lanes) == 0 || channels % m.lanes);
   for (const int vectors : three_first ? std::vector{3, 2, 1} : std::vector{2, 3, 1}) {
     if (vectors > 1 && vectors * m.lanes > channels) continue;  // nothing may be read past the channels
-    const int width = best_tile(axis, budget / vectors, beside(s, m, vectors)), extent = units(axis);
+    const int most = images && !axis.known ? std::min(most_open_images, budget / vectors) : budget / vectors;
+    const int width = best_tile(axis, most, beside(s, m, vectors)), extent = units(axis);
     const int wide = (all + vectors - 1) / vectors * vectors, long_ = (extent + width - 1) / width * width;
     const double sums = vectors * width;
     const double score = double(all) / wide * (axis.known ? double(extent) / long_ : 1) *
@@ -273,7 +278,7 @@ void choose_tile(const Kernel &k, Presets &p) {
     // tiles, tasks share the images.
     const Axis &images = s.free[k.axes - 2];
     const bool halves = images.known && tasks(s) > 1 && k.e0 % p.tile[0] != 0 && !read_from_panels(k.w);
-    p.tile[k.axes - 2] = !images.known ? std::min(8, p.left) : best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
+    p.tile[k.axes - 2] = !images.known ? std::min(most_open_images, p.left) : best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
   } else if (k.axes > 1) {
     tile_positions(k, p);
   }
@@ -404,15 +409,23 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   return list;
 }
 
-// Of few images tiles hold two, of which the second may be the first again, as one would wait for its sums as long.
+// Tiles of few images are wide, so that two of them, which may be the same one twice, keep enough sums at work.
+Knobs of_few(const Stages &s, Knobs k, const Workload &w) {
+  std::vector<int> tile, block;
+  for (size_t a = 0; a < s.free.size(); a++) tile.push_back(k.get("tile", a, 1)), block.push_back(k.get("block", a, 0));
+  const int channels = units(s.free[0]), lanes = k.get("lanes", machine(w.target).lanes);
+  for (int wide = 4 * lanes; wide > tile[0]; wide -= lanes)
+    if (wide <= channels && (channels % wide == 0 || s.free[0].repeat > 1 || !block[0])) tile[0] = wide;
+  block[0] = (block[0] + tile[0] - 1) / tile[0] * tile[0];
+  tile[image_axis(s)] = 2;
+  k.set("tile", tile), k.set("block", block);
+  return k;
+}
+
 void apply(Stages &s, const Knobs &k, const Workload &w) {
   if (s.few) {
-    Knobs of_few = k;
-    std::vector<int> tile;
-    for (size_t a = 0; a < s.free.size(); a++) tile.push_back(k.get("tile", a, 1));
-    tile[image_axis(s)] = 2, of_few.set("tile", tile);
     const Stage branch = s.out.specialize(s.when_few);
-    sum_at_once(*s.few, of_few, w, &branch);
+    sum_at_once(*s.few, of_few(s, k, w), w, &branch);
   }
   sum_at_once(s, k, w);
 }
