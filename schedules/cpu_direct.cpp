@@ -278,7 +278,7 @@ void choose_tile(const Kernel &k, Presets &p) {
     // tiles, tasks share the images.
     const Axis &images = s.free[k.axes - 2];
     const bool halves = images.known && tasks(s) > 1 && k.e0 % p.tile[0] != 0 && !read_from_panels(k.w);
-    p.tile[k.axes - 2] = !images.known ? std::min(most_open_images, p.left) : best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
+    p.tile[k.axes - 2] = !images.known ? (k.along_space ? 1 : std::min(most_open_images, p.left)) : best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
   } else if (k.axes > 1) {
     tile_positions(k, p);
   }
@@ -400,9 +400,9 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
     preset(list, "order", k.rank == 2 ? std::vector<int>{2, 0, 1} : std::vector<int>{2, 0, 1, 3});
     preset(list, "unroll", {0, 0, -1, 0});
   }
-  // Tiles of images alone.
+  // Tiles of images alone, not of vectors along space.
   const size_t images = image_axis(s);
-  const bool one_position = open_images(s) && !s.paired && position_axis(s) == images && s.sums.size() == 1 && s.after.empty();
+  const bool one_position = open_images(s) && !s.paired && !k.along_space && position_axis(s) == images && s.sums.size() == 1 && s.after.empty();
   list.push_back({"few", {one_position ? p.tile[images] : 0}, {0}, {one_position ? 28 : 0}});
   if (s.paired && !s.over_positions) preset(list, "unroll", few_taps(s.sums[0].extent));
   if (summed_in_place(s, w) && s.sums[0].known && !panels) preset(list, "unroll", {unrolled_positions(s.sums[0].extent[0])});
