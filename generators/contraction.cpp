@@ -239,7 +239,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
   struct Tap {
     Expr kernel, read, none = {};
   };
-  const auto add_sum = [&](const std::vector<int> &taps, const std::function<Tap(size_t, const Expr &)> &tap_of, const Expr &image = Expr()) {
+  const auto add_sum = [&](const std::vector<int> &taps, const std::function<Tap(size_t, const Expr &)> &tap_of, const Expr &image) {
     const std::string number = std::to_string(s.sums.size());
     // Fours are whole: the packed weights are zero past the last channel.
     std::vector<int> domain = {w.quad ? (summed_channels + w.quad - 1) / w.quad * w.quad : summed_channels};
@@ -260,7 +260,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
     Index at = tensor_index(c, g, v, n);
     at.insert(at.end(), firsts.begin(), firsts.end());
     acc(at) = cast(type, 0);
-    acc(at) += cast(type, filter(tap)) * cast(type, operand.at(summed, g, read, image.defined() ? image : n));
+    acc(at) += cast(type, filter(tap)) * cast(type, operand.at(summed, g, read, image));
     s.sums.push_back({acc, r, domain});
     return walked ? acc(at) : acc(tensor_index(c, g, sum_at, n));
   };
@@ -276,7 +276,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
       const WalkedTaps &t = walks[d];
       const Expr k = first[d] + number * t.step, read = v[d] + t.base(first[d]) + number * t.move;
       return t.all() ? Tap{k, read} : Tap{min(k, t.a.kernel - 1), read, k >= t.a.kernel};
-    });
+    }, n);
   } else {
     // Of each axis, the residues that some tap reaches. A stride past the kernel leaves most without.
     std::vector<std::vector<std::pair<int, Taps>>> reached(rank);
@@ -304,7 +304,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
       }
       // Selects, not mux(), and of each sum where it is used: Halide then skips those that a residue does not use.
       const auto tap_of = [&](size_t d, const Expr &number) { return fixed_tap(taps[d], v[d], number); };
-      Expr sum = add_sum(counts, tap_of);
+      Expr sum = add_sum(counts, tap_of, n);
       if (w.few > 0) {  // whose last tile reads the last image again
         s.when_few = geo.n.value < w.few;
         sum = select(s.when_few, add_sum(counts, tap_of, min(n, geo.n.value - 1)), sum);

@@ -9,6 +9,8 @@ using namespace Halide;
 namespace convsmith {
 namespace {
 
+bool sums_positions(const Workload &w) { return w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step; }
+
 // Channels that each have weights of their own are lanes of a vector. Channels first they lie apart, and each is an image of its own, a group
 // of one channel, unless its rows fill no vector.
 bool is_depthwise(const Workload &w) {
@@ -21,8 +23,7 @@ bool is_depthwise(const Workload &w) {
   if (p.in[size_t(row)] == run_time) return false;
   // Eight channels fill half a vector, or all of a shorter one: 3x3 at 200x7, n=4, 54 against 66 us. In a line three taps of 16 images of 20
   // positions, weight gradient, 23 against 61 us, of 100 112 against 80 (Emerald Rapids).
-  const bool sums_rows = w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step;
-  const int least = sums_rows ? (p.rank == 1 ? 48 : 7) : p.groups == 8 ? 8 : 4;
+  const int least = sums_positions(w) ? (p.rank == 1 ? 48 : 7) : p.groups == 8 ? 8 : 4;
   return std::min(p.in[size_t(row)], p.out(row)) < least;
 }
 
@@ -31,9 +32,8 @@ bool is_depthwise(const Workload &w) {
 Problem planned(const Workload &w) {
   Problem p = w.problem;
   if (p.n == run_time) p.n = 1;
-  const bool sums_positions = w.pass == PassKind::weight_gradient || w.pass == PassKind::train_step;
   double most = p.rank == 1 ? 16384 : p.rank == 2 ? 128 : 32;
-  if (sums_positions) {
+  if (sums_positions(w)) {
     const double positions = (is_depthwise(w) ? 600e3 : 400e3) / std::sqrt(double(p.ic) * double(p.oc));
     most = std::min(most, std::pow(positions, 1. / p.rank));
   }
@@ -44,7 +44,7 @@ Problem planned(const Workload &w) {
       if (p.op != Op::transposed) p.in[a] -= p.pad_lo[a] + p.pad_hi[a] < 0 ? p.pad_lo[a] + p.pad_hi[a] : 0;
     }
   // Nor does anyone learn from one image of a few positions.
-  if (w.problem.n == run_time && sums_positions) {
+  if (w.problem.n == run_time && sums_positions(w)) {
     std::int64_t positions = 1;
     for (int a = 0; a < p.rank; a++) positions *= p.op == Op::transposed ? p.in[a] : p.out(a);
     p.n = std::max<std::int64_t>(1, 16 / std::max<std::int64_t>(1, positions));

@@ -277,8 +277,10 @@ void choose_tile(const Kernel &k, Presets &p) {
     // 1x1, 512 -> 512 channels of 64 images: 129 against 399 us; 672 -> 28 of 8: 1.7 against 9.5 (Zen 5). Where channels are no whole
     // tiles, tasks share the images.
     const Axis &images = s.free[k.axes - 2];
-    const bool halves = images.known && tasks(s) > 1 && k.e0 % p.tile[0] != 0 && !read_from_panels(k.w);
-    p.tile[k.axes - 2] = !images.known ? (k.along_space ? 1 : std::min(most_open_images, p.left)) : best_tile(images, halves ? std::min(p.left, units(images) / 2) : p.left, beside(s, k.m, p.vectors));
+    const bool halves = tasks(s) > 1 && k.e0 % p.tile[0] != 0 && !read_from_panels(k.w);
+    int most = halves && images.known ? std::min(p.left, units(images) / 2) : p.left;
+    if (!images.known) most = k.along_space ? 1 : std::min(most_open_images, p.left);
+    p.tile[k.axes - 2] = best_tile(images, most, beside(s, k.m, p.vectors));
   } else if (k.axes > 1) {
     tile_positions(k, p);
   }
@@ -370,9 +372,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   // stride 5, n=8: 872 against 977 us (Zen 5).
   const bool whole_rows = !s.over_positions && !s.paired && !k.along_space && k.sum <= 32 && k.e0 > 6 * k.m.lanes;
   if (p.rows_in_place || p.channels_first || whole_rows || by_rows) {
-    std::vector<int> inner_first(k.axes);
-    std::iota(inner_first.begin(), inner_first.end(), 0);
-    preset(list, "loops", inner_first);
+    preset(list, "loops", inner_first(s));
   }
   // Vectors that lie apart are gathered once, not in each task: 64 -> 10 channels, 3x3 at 28x28, weight gradient, 42 against 55 us
   // (Zen 5).

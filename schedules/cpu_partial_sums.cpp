@@ -9,7 +9,6 @@
 #include "loops.h"
 #include <algorithm>
 #include <fmt/format.h>
-#include <numeric>
 
 using namespace Halide;
 
@@ -214,9 +213,7 @@ std::string conflict(const Stages &s, const Knobs &k, const Workload &w) {
 
 // As cpu_direct has them: the result is written row by row, and the copies for each block are made once.
 Knobs of_few(const Stages &s, Knobs k) {
-  std::vector<int> inner_first(s.free.size());
-  std::iota(inner_first.begin(), inner_first.end(), 0);
-  k.set("stage", {0}), k.set("loops", inner_first);
+  k.set("stage", {0}), k.set("loops", inner_first(s));
   if (k.get("copy", 0) == 4) k.set("copy", {3});
   return k;
 }
@@ -246,7 +243,8 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   std::vector<std::pair<RVar, Var>> blocks;
   std::vector<Reduced> inner;
   std::vector<Loop> outer;
-  bool even = known;  // with a short last block, Halide takes what a staged operand reads to run over the edge
+  const bool of_images = strips > 1 && open_batch(s, w) && strip_axis + 1 == red.dimensions();
+  bool even = known && !of_images;  // with a short last block, Halide takes what a staged operand reads to run over the edge
   for (int i = 0; i < red.dimensions(); i++) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
@@ -254,8 +252,6 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     Expr extent = red[i].extent();
     // Where the extent is known only when run the strips are even, and their blocks need not be; of images as long as is worth a task, and
     // another result.
-    const bool of_images = in_strips && open_batch(s, w) && i + 1 == red.dimensions();
-    even &= !of_images;
     const int worth = of_images ? std::max(images_of_a_task(s), int((127 + terms(s)) / terms(s))) : 1;
     if (in_strips && (of_images || !known)) extent = max(worth, (extent + strips - 1) / strips), o = into_strips(o, extent);
     // Of rows known only when run a block has as many as hold the positions that it would of the planned ones.
@@ -307,7 +303,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   if (copy >= 3) copy_transposed(s, l, copy == 4 && whole_blocks ? &block : nullptr);
   keep_in_registers(part, inner, s, k, l, even && k.get("stage", 1));
   copy_operand(s.padded, k.get("pad", 1), l, block);
-  if (strips > 1 && open_batch(s, w) && strip_axis + 1 == red.dimensions() && cuts.back() == 1 && k.get("pad", 1) == 1 && s.padded.defined()) s.padded.bound_extent(s.padded.args().back(), 1);
+  if (of_images && cuts.back() == 1 && k.get("pad", 1) == 1 && s.padded.defined()) s.padded.bound_extent(s.padded.args().back(), 1);
   if (copy < 3 && !vectors_have_border(s)) copy_operand(s.vec, copy, l, block);
 }
 

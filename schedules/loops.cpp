@@ -457,6 +457,12 @@ void copy_transposed(Stages &s, const Loops &l, const LoopLevel *block) {
   s.vec = copy;
 }
 
+std::vector<int> inner_first(const Stages &s) {
+  std::vector<int> axes(s.free.size());
+  std::iota(axes.begin(), axes.end(), 0);
+  return axes;
+}
+
 std::vector<Knob> loop_knobs(const Stages &s, const Workload &w) {
   const int lanes = machine(w.target).lanes;
   const size_t axes = s.free.size();

@@ -142,6 +142,8 @@ void copy_transposed(Stages &, const Loops &, const Halide::LoopLevel *block = n
 
 std::vector<Loop> join(std::vector<Loop>, const std::vector<Loop> &, const std::vector<Loop> & = {});
 
+/// The knob `loops` where the axes follow each other: a task is walked as its result lies in memory.
+std::vector<int> inner_first(const Stages &);
 /// The knobs above, with neutral presets.
 std::vector<Knob> loop_knobs(const Stages &, const Workload &);
 /// Refuses tiles that no register file could hold: more than four times the registers.
