@@ -7,8 +7,6 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <optional>
 #include <system_error>
 #include "convsmith/error.h"
@@ -50,12 +48,10 @@ bool is_entry_name(const std::string &name) {
 }
 
 // Nothing where the file cannot be read: another process may be removing the entry.
-std::optional<std::string> text_of(const fs::path &file) {
-  std::ifstream stream(file, std::ios::binary);
-  if (!stream) return std::nullopt;
-  std::string text((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
-  if (stream.bad()) return std::nullopt;
-  return text;
+std::optional<std::string> text_of(const fs::path &file) try {
+  return read_file(file.string());
+} catch (const Error &) {
+  return std::nullopt;
 }
 
 std::vector<fs::path> listed(const fs::path &folder) {
