@@ -251,7 +251,8 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
       const Tap t = tap_of(d, r[int(d) + 1]);
       tap.push_back(t.kernel), read.push_back(t.read);
       if (t.none.defined()) r.where(!t.none);
-      if (trim && d > 0) r.where(read[d] >= 0 && read[d] < (gradient ? a.out : a.in).value);
+      // Of one tap there is no loop whose ends Halide could move.
+      if (trim && d > 0 && taps[d] > 1) r.where(read[d] >= 0 && read[d] < (gradient ? a.out : a.in).value);
     }
     for (size_t d = 0; d < rank && geo.unshared; d++) tap.push_back(gradient ? read[d] : v[d]);
     if (position_first) std::rotate(tap.begin(), tap.begin() + 3 + rank, tap.begin() + 4 + rank);

@@ -15,9 +15,9 @@ bool sums_positions(const Workload &w) { return w.pass == PassKind::weight_gradi
 // of one channel, unless its rows fill no vector.
 bool is_depthwise(const Workload &w) {
   const Problem &p = w.problem;
-  if (p.groups == 1 || p.ic != p.groups || p.oc != p.groups) return false;
+  const bool elements = w.pass == PassKind::bias_gradient || w.pass == PassKind::activation_gradient;  // no row is read twice, no channel with another
+  if (p.groups == 1 || (!elements && (p.ic != p.groups || p.oc != p.groups))) return false;
   const bool images = p.layout == Layout::channels_first && p.op != Op::local && p.op != Op::dense;
-  const bool elements = w.pass == PassKind::bias_gradient || w.pass == PassKind::activation_gradient;  // no row is read twice
   if (!images || elements || w.target.has_gpu_feature()) return true;
   const int row = p.rank - 1;
   if (p.in[size_t(row)] == run_time) return false;

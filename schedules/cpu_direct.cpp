@@ -33,6 +33,9 @@ size_t position_axis(const Stages &s) {
 // How many images a tile holds where it is known only when run how many there are: fewer have loops of their own.
 constexpr int most_open_images = 8;
 
+// How many of the registers that operands leave hold sums: wide tiles keep more vectors beside them.
+int sums_of(int vectors, int budget) { return vectors > 3 ? std::min(budget, 24) : budget; }
+
 // How many vectors of channels a tile is best wide, so that few lanes and few positions go to waste and the operands loaded
 // (one vector each, and one broadcast a position) do not outnumber the multiply-adds.
 int best_vectors(const Stages &s, const Machine &m, int budget, const Workload &w) {
@@ -46,9 +49,13 @@ int best_vectors(const Stages &s, const Machine &m, int budget, const Workload &
   // Of images three panels are walked side by side: dense, 25,088 -> 1,000 of 8, 7.0 against 9.2 ms (Emerald Rapids).
   const bool images = position_axis(s) != 1 && (open_images(s) || read_from_panels(w));
   const bool three_first = images && (channels % (3 * m.lanes) == 0 || channels % m.lanes);
-  for (const int vectors : three_first ? std::vector{3, 2, 1} : std::vector{2, 3, 1}) {
+  // Five where they are all: 80 -> 80 channels at 28x28, 1x1 57 against 63 to 91 us, 3x3 510 against 630, 1x1 of three groups of 80 173 against
+  // 205; seven by three positions were no faster (Emerald Rapids).
+  for (const int vectors : three_first ? std::vector{3, 2, 1, 5} : std::vector{2, 3, 1, 5}) {
     if (vectors > 1 && vectors * m.lanes > channels) continue;  // nothing may be read past the channels
-    const int most = images && !axis.known ? std::min(most_open_images, budget / vectors) : budget / vectors;
+    if (vectors == 5 && all != 5) continue;
+    const int sums_at_work = sums_of(vectors, budget);
+    const int most = images && !axis.known ? std::min(most_open_images, sums_at_work / vectors) : sums_at_work / vectors;
     const int width = best_tile(axis, most, beside(s, m, vectors)), extent = units(axis);
     const int wide = (all + vectors - 1) / vectors * vectors, long_ = (extent + width - 1) / width * width;
     const double sums = vectors * width;
@@ -174,7 +181,7 @@ Presets narrowest(const Kernel &k) {
   p.sums = m.registers - 4;  // what the operands leave
   p.vectors = !s.paired && k.e0 >= 2 * m.lanes ? 2 : 1;
   if (!s.paired && !k.along_space && k.axes > 1 && k.residues == 1) p.vectors = best_vectors(s, m, p.sums, k.w);
-  if (p.vectors > 3) p.sums = 24;
+  p.sums = sums_of(p.vectors, p.sums);
   if (k.by_rows) p.vectors = 1;
   // Rows shorter than a vector are two of fewer lanes, the second shifted inwards, rather than pieces of many lengths.
   if (k.along_space && s.free[0].known && k.e0 < m.lanes && k.e0 > 4)
@@ -299,6 +306,7 @@ void choose_block(const Kernel &k, Presets &p) {
     if (image <= 16 * 1024 && tiles_along(s, p.block, k.axes - 1) >= tasks(s)) return;  // whole ones
   }
   if (!s.over_positions) strips(s, p.tile, p.block, k.w);
+  else if (const int groups = groups_of_a_task(s)) p.block[k.axes - 1] = groups;
   else if (const int channels = k.axes > 1 ? channels_of_a_task(s, p.tile, k.w) : 0) p.block[1] = channels;
   else if (tasks(s) > 1) share_evenly(s, p.tile, p.block);
   // With few taps an image's rows are read in place, and a task is one row of tiles: 3x3 at 1920x1080 287 against 378 us,
@@ -385,6 +393,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (guarded) preset(list, "unroll", {-1});
   if (transposes(s, w)) preset(list, "copy", {3});
   else if (panels) preset(list, "copy", {4}), preset(list, "pad", {1});
+  else if (s.over_positions && groups_of_a_task(s)) preset(list, "copy", {1});
   // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128
   // channels at 56x56, 1,325 against 1,564 us (Emerald Rapids).
   // A vector along a row reads each element once; with a stride a register's worth of it would be mostly what no tap reads: two channels to
@@ -439,6 +448,7 @@ void sum_at_once(Stages &s, const Knobs &k, const Workload &w, const Stage *bran
   const LoopLevel task = store_tiles(s, k, l, branch);
   for (auto &sum : s.sums) {
     sum.acc.compute_at(s.out, around_tile(l).var);
+    keep_overrun(sum.acc, s, l);
     std::vector<Reduced> red;
     for (int i = 0; i < sum.red.dimensions(); i++) red.push_back({i, sum.red[i]});
     keep_in_registers(sum.acc, red, s, k, l, k.get("stage", 1));

@@ -132,6 +132,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (in_place && many > 1 && e0 >= 8 * m.lanes) {
     if (known && tiles_along(s, tile, 0) < 4) tile[0] = 2 * m.lanes, tile[1] = best_tile(s.free[1], budget / 2);
     block[0] = tiles_of_a_task(tiles_along(s, tile, 0), many) * tile[0];
+  } else if (const int groups = groups_of_a_task(s)) {
+    block[axes - 1] = groups;
   } else if (const int channels = axes > 1 ? channels_of_a_task(s, tile, w) : 0) {
     block[1] = channels;
   } else if (e0 >= 2 * tile[0]) {
@@ -249,6 +251,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
     const bool in_strips = strips > 1 && i == strip_axis;
+    if (in_strips && cut == 1) even &= block_count % strips == 0;
     Expr extent = red[i].extent();
     // Where the extent is known only when run the strips are even, and their blocks need not be; of images as long as is worth a task, and
     // another result.
@@ -283,6 +286,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
   acc.compute_at(task).reorder_storage(storage_order(s.free)).vectorize(c, l.lanes);
 
   split(sum.update(0), s, k, l, Tiles::round_up, strips > 1);
+  keep_overrun(acc, s, l);
   if (strips > 1) {
     std::vector<Var> storage = storage_order(s.free);
     storage.push_back(strip);

@@ -181,6 +181,11 @@ LoopLevel parallel_tasks(Func f, Stage stage, const Stages &s, const Loops &l) {
   return LoopLevel(f, task);
 }
 
+void keep_overrun(Func acc, const Stages &s, const Loops &l) {
+  for (size_t a = 0; a < s.free.size(); a++)
+    if ((s.over_positions || l.block_extent[a]) && s.free[a].known && l.tile_extent[a] > 1) acc.align_extent(s.free[a].var, l.tile_extent[a]);
+}
+
 void keep_in_registers(Func acc, const std::vector<Reduced> &red, Stages &s, const Knobs &k, const Loops &l, bool stage) {
   std::vector<Loop> tile, sums;
   for (size_t a = 0; a < s.free.size(); a++)
@@ -272,6 +277,15 @@ int channels_of_a_task(const Stages &s, const std::vector<int> &tile, const Work
   const int share = tiles_of_a_task(tiles, tasks(s)) * tile[1];
   // Each task copies its channels with their border, by whole vectors.
   return worth_padding(s, w) && share < lanes ? (lanes + tile[1] - 1) / tile[1] * tile[1] : share;
+}
+
+int groups_of_a_task(const Stages &s) {
+  const int groups = units(s.free.back());
+  if (s.paired || s.free.size() < 3 || groups < 4 || tasks(s) == 1) return 0;
+  // As many as fill a line of memory, and are worth a task.
+  const std::int64_t of_one = std::max<std::int64_t>(1, results(s) / groups * terms(s));
+  const std::int64_t want = std::max<std::int64_t>(16 / std::min(units(s.free[0]), 16), 100'000 / of_one);
+  return divisor(groups, int(std::min<std::int64_t>(std::max(1, groups / 4), want)));
 }
 
 bool reads_border(const Workload &w) {

@@ -61,24 +61,35 @@ void gate_all(const std::vector<Problem> &problems, const GateOptions &all, cons
   std::cout << fmt::format("{} problems, {} kernels, {} elements exact\n", problems.size(), kernels, exact);
 }
 
-// Splits the random problems over several tests, so that they can run beside each other.
-void gate_random(int part) {
+int problem_count() {
   const char *count = std::getenv("CONVSMITH_PROBLEMS");
-  const int problems = (count ? std::atoi(count) : 500) / 4;
-  const std::uint64_t seed = test_seed();
-  std::cout << fmt::format("CONVSMITH_SEED={}\n", seed) << std::flush;  // said even where the test is ended by its time
-  std::mt19937_64 random(seed * 4 + std::uint64_t(part));
-  std::vector<Problem> list;
-  for (int i = 0; i < problems; i++) list.push_back(random_problem(random));
+  return count ? std::atoi(count) : 500;
+}
+
+GateOptions random_options() {
   GateOptions o;
-  o.seed = seed;
+  o.seed = test_seed();
   o.most_products = 4'000'000;
   o.compile_seconds = 300;  // mostly a few, on a machine that does nothing else
+  std::cout << fmt::format("CONVSMITH_SEED={}\n", o.seed) << std::flush;  // said even where the test is ended by its time
+  return o;
+}
+
+std::vector<std::string> random_levels() {
   const Halide::Target host = host_target();
   std::vector<std::string> levels = {"host"};
   if (host.has_feature(Halide::Target::AVX2)) levels.push_back("x86-64-avx2");
   if (host.arch == Halide::Target::X86) levels.push_back("x86-64");
-  gate_all(list, o, levels);
+  return levels;
+}
+
+// Splits the random problems over several tests, so that they can run beside each other.
+void gate_random(int part) {
+  const GateOptions o = random_options();
+  std::mt19937_64 random(o.seed * 4 + std::uint64_t(part));
+  std::vector<Problem> list;
+  for (int i = 0; i < problem_count() / 4; i++) list.push_back(random_problem(random));
+  gate_all(list, o, random_levels());
 }
 
 TEST(Gate, RandomProblemsFirstQuarter) { gate_random(0); }
@@ -86,16 +97,31 @@ TEST(Gate, RandomProblemsSecondQuarter) { gate_random(1); }
 TEST(Gate, RandomProblemsThirdQuarter) { gate_random(2); }
 TEST(Gate, RandomProblemsLastQuarter) { gate_random(3); }
 
+// At what is chosen for them, in tasks and blocks that small ones have none of.
+TEST(Gate, LayersOfRandomSizes) {
+  GateOptions o = random_options();
+  o.every_schedule = false;
+  std::mt19937_64 random(~o.seed);
+  std::vector<Problem> list;
+  for (int i = 0; i < problem_count() / 25; i++) list.push_back(random_layer(random));
+  gate_all(list, o, random_levels());
+}
+
 // Real layers, cut down: large enough for every schedule's parallel loops, cuts and copies.
 TEST(Gate, LayersAtEverySchedule) {
   std::vector<Problem> list;
   for (const char *text : {
            "ic=64 oc=64 in=28x28 kernel=3 pad=1 bias=1",
            "ic=64 oc=128 in=28x28 kernel=1",
+           "ic=16 oc=32 in=31x56 kernel=1x3 pad=1:0x0",  // a row of one tap with a border
            "ic=32 oc=64 in=29x31 kernel=3 stride=2 pad=1",
            "ic=3 oc=64 in=57x57 kernel=7 stride=2 pad=3",
            "ic=128 oc=128 in=7x7 kernel=3 pad=1",
            "ic=64 oc=64 groups=64 in=40x40 kernel=3 pad=1",
+           "ic=96 oc=64 groups=16 in=20x21 kernel=3 stride=2 pad=1",
+           "ic=80 oc=80 in=28x28 kernel=1 bias=1 activation=relu",
+           "ic=16 oc=32 in=30x600 kernel=3 pad=1",  // rows as blocks, in strips of which the last is short
+           "ic=32 oc=64 groups=2 in=10x20x20 kernel=3 pad=1",
            "ic=24 oc=24 in=2000 kernel=9 dilation=4 pad=16",
            "ic=16 oc=16 in=8x20x20 kernel=3 pad=1",
            "n=4 ic=16 oc=24 in=20x20 kernel=5 pad=2 layout=channels_first",

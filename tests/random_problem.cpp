@@ -79,22 +79,51 @@ Problem draw(Draw &d) {
   return p;
 }
 
+// Multiplications forward.
+std::int64_t products_of(const Problem &p) {
+  std::int64_t products = element_count(p.output_shape()) * (p.ic / p.groups);
+  for (int a = 0; a < p.rank; a++) products *= p.op == Op::dense ? p.in[a] : p.kernel[a];
+  return products;
+}
+
 }  // namespace
 
 Problem random_problem(std::mt19937_64 &random, std::int64_t most_products) {
   Draw d(random);
   while (true) try {
       const Problem p = Problem::parse(draw(d).str());
-      std::int64_t products = element_count(p.output_shape()) * (p.ic / p.groups), residues = 1, taps = 1;
+      std::int64_t residues = 1, taps = 1;
       for (int a = 0; a < p.rank; a++) {
-        products *= p.op == Op::dense ? p.in[a] : p.kernel[a];
         residues *= p.stride[a];  // a strided gradient has a loop nest a residue
         taps *= p.kernel[a];      // which small sums unroll
       }
-      if (products > most_products || residues > 8 || taps > 49 || element_count(p.weight_shape()) > 200'000) continue;
+      if (products_of(p) > most_products || residues > 8 || taps > 49 || element_count(p.weight_shape()) > 200'000) continue;
       require_available(p, PassKind::forward);
       return p;
     } catch (const Error &) {}  // drawn past what the grammar allows
+}
+
+Problem random_layer(std::mt19937_64 &random) {
+  Draw d(random);
+  while (true) try {
+      Problem p = draw(d);
+      if (p.n != run_time) p.n = d.of({1, 1, 1, 2, 4, 9, 10});
+      if (p.groups > 1 && p.groups == p.ic && p.groups == p.oc) p.groups = p.ic = p.oc = d.of({8, 24, 64, 96, 100, 256});
+      else if (p.groups > 1) p.groups = d.of({2, 5, 8, 32}), p.ic = p.groups * d.of({2, 4, 8, 16, 24}), p.oc = p.groups * d.of({2, 4, 8, 16, 24});
+      else p.ic = d.of({1, 3, 16, 24, 32, 48, 64, 80, 96, 100, 128, 200, 256, 512}), p.oc = d.of({1, 3, 16, 24, 32, 48, 64, 80, 96, 100, 128, 200, 256, 512});
+      for (int a = 0; a < p.rank; a++) {
+        if (p.op != Op::dense) p.kernel[a] = d.of({1, 3, 3, 5}), p.stride[a] = std::min<std::int64_t>(p.stride[a], 2);
+        if (p.in[a] == run_time) continue;
+        if (p.op == Op::local || p.op == Op::dense) p.in[a] = p.rank == 1 ? d.of({20, 100, 300}) : p.rank == 2 ? d.of({6, 9, 14, 20}) : d.of({4, 6, 8});
+        else p.in[a] = p.rank == 1 ? d.of({200, 1000, 5000, 20000}) : p.rank == 2 ? d.of({7, 10, 14, 28, 31, 40, 56, 90, 112, 600}) : d.of({4, 6, 9, 10, 16, 20, 30});
+      }
+      p = Problem::parse(p.str());
+      const std::int64_t products = products_of(p);
+      const bool open = p.n == run_time || std::count(p.in.begin(), p.in.begin() + p.rank, run_time) > 0;
+      if ((!open && products < 3'000'000) || products > 100'000'000 || element_count(p.weight_shape()) > 4'000'000) continue;
+      require_available(p, PassKind::forward);
+      return p;
+    } catch (const Error &) {}
 }
 
 Problem shrunk(Problem p, const std::function<bool(const Problem &)> &fails, double seconds) {
