@@ -192,7 +192,7 @@ TEST_F(BenchTest, TakesASchedule) {
 }
 
 TEST_F(BenchTest, HoldsRecordsAgainstPresets) {
-  for (const char *against : {"presets", "reference"}) {
+  for (const char *against : {"presets", "reference", "open"}) {
     const json j = json::parse(succeed(bench({"--json", "-", "--against", against})));
     ASSERT_EQ(j["rows"].size(), 1u) << against;
     expect_row(j["rows"][0], edge, "forward", 1);

@@ -49,7 +49,7 @@ struct BenchArguments {
 std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments &a) {
   std::vector<std::pair<KernelRequest, std::int64_t>> kernels;
   const Candidate asked = candidate_of(a.schedule);
-  for (auto &text : {a.schedule, a.against}) {
+  for (auto &text : {a.schedule, a.against == "open" ? "" : a.against}) {
     const Candidate c = candidate_of(text);
     if (!text.empty() && text != "presets") find_schedule(c.schedule), Knobs::parse(c.knobs);
   }
@@ -65,6 +65,20 @@ std::vector<std::pair<KernelRequest, std::int64_t>> chosen(const BenchArguments 
     }
   }
   return kernels;
+}
+
+struct Sized {
+  Library library;
+  Shape sizes;  // of what it leaves open
+};
+
+// The kernel for any batch and, where its weights are shared, any extent in space; and the sizes that make it the given one.
+std::pair<KernelRequest, Shape> opened(KernelRequest r) {
+  Problem &p = r.problem;
+  Shape sizes = {p.n};
+  p.n = run_time, r.schedule.clear();
+  for (int a = 0; a < p.rank && p.op != Op::local && p.op != Op::dense; a++) sizes.push_back(p.in[size_t(a)]), p.in[size_t(a)] = run_time;
+  return {r, sizes};
 }
 
 class Bench {
@@ -119,13 +133,16 @@ class Bench {
   }
 
   void run(const KernelRequest &r, std::int64_t batch) {
-    std::vector<Library> libraries;  // ours, and the one that it is held against
-    libraries.push_back(library_of(r));
-    if (!a_.against.empty()) {
+    std::vector<Sized> libraries;  // ours, and the one that it is held against
+    libraries.push_back({library_of(r), {}});
+    if (a_.against == "open") {
+      const auto [open, sizes] = opened(r);
+      libraries.push_back({library_of(open), sizes});
+    } else if (!a_.against.empty()) {
       KernelRequest other = r;
       for (const PassKind pass : r.passes)
         if (!is_packing(pass)) other.schedule[pass] = candidate_of(a_.against);
-      libraries.push_back(library_of(other));
+      libraries.push_back({library_of(other), {}});
     }
     const TemporaryFolder folder;
     const auto filed = operands(r.problem, folder.path());
@@ -156,14 +173,14 @@ class Bench {
     return library;
   }
 
-  void row(const std::vector<Library> &libraries, const KernelRequest &r, std::int64_t batch, PassKind pass, const Roof &roof, const std::string &folder,
+  void row(const std::vector<Sized> &libraries, const KernelRequest &r, std::int64_t batch, PassKind pass, const Roof &roof, const std::string &folder,
            const std::map<std::string, Tensor> &filed) {
     check_interrupt();
     std::vector<Racer> racers;
     std::vector<std::unique_ptr<TimedCall>> calls;
-    for (auto &library : libraries) {
+    for (auto &[library, sizes] : libraries) {
       library.set_threads(roof.threads);
-      calls.push_back(std::make_unique<TimedCall>(library, r.name, pass, filed, roof.threads));
+      calls.push_back(std::make_unique<TimedCall>(library, r.name, pass, filed, roof.threads, sizes));
       racers.push_back({a_.against, [call = calls.back().get()](double seconds) { return call->time(seconds); }});
     }
     const TimedCall &call = *calls[0];
@@ -274,7 +291,7 @@ void add_bench(CLI::App &app, Settings &s) {
   sub->add_option("--peer", a->peers, "NAME=PROGRAM ARGUMENT...: a peer to time beside; tools/bench sets them up")->allow_extra_args(false);
   sub->add_option("--seconds", a->seconds, "for each contestant of a row")->capture_default_str()->check(number_from(0));
   sub->add_option("--schedule", a->schedule, "NAME knob=...: for every pass instead of the records and rules; knobs left out keep their presets; presets: the rules alone");
-  sub->add_option("--against", a->against, "presets, or NAME knob=...: our own kernels with those, timed beside as a peer is");
+  sub->add_option("--against", a->against, "presets, or NAME knob=...: our own kernels with those, timed beside as a peer is; open: with n and in known only when run");
   sub->add_option("--records", a->records, "folder of *.rec files to use instead of the built-in records");
   a->files.add_to(*sub);
   add_build_settings(*sub, s);

@@ -19,18 +19,19 @@ Tensor slice(const Tensor &t, std::int64_t from, std::int64_t to) {
 
 }  // namespace
 
-TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind kind, const std::map<std::string, Tensor> &filed, int threads)
+TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind kind, const std::map<std::string, Tensor> &filed, int threads,
+                     const Shape &sizes)
     : library_(library), pass_(library.pass(kernel, pass_name(kind))) {
   for (int i = 0; i < library.table().pass_count; i++)
     if (kernel == library.table().passes[i].kernel && pass_.name() == library.table().passes[i].pass)
       table_ = &library.table().passes[i];
   for (int i = 0; i < pass_.arguments(); i++) {
     const std::string name = pass_.argument_name(i);
-    const Tensor t = pass_.make(name);
+    const Tensor t(pass_.describe(name, sizes));
     const auto from = filed.find(name);
     const char *packing = kind == PassKind::input_gradient ? "pack_weight_for_input_gradient" : "pack_weight";
     const auto packer = name == "weight" ? library.find(kernel, packing) : std::nullopt;
-    if (packer && from != filed.end()) (*packer)({{"from", from->second.as(packer->make("from").type())}, {"weight", t}});
+    if (packer && from != filed.end()) (*packer)({{"from", from->second.as(Tensor(packer->describe("from", sizes)).type())}, {"weight", t}});
     else if (from != filed.end()) t.copy_from(from->second.as(t.type()));
     else if (i < pass_.arguments() - pass_.outputs() && is_float(t.type())) t.fill(0.0078125f);
     tensors_.push_back(library.uses_device() ? library.to_device(t) : t), arguments_.push_back(tensors_.back().c());

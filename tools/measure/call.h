@@ -14,8 +14,9 @@ std::map<std::string, Tensor> operands(const Problem &, const std::string &folde
 
 class TimedCall {
  public:
-  /// Of a kernel's pass. Weights are packed here, and not again; other inputs than those given are constants.
-  TimedCall(const Library &, const std::string &kernel, PassKind, const std::map<std::string, Tensor> &filed, int threads);
+  /// Of a kernel's pass, at these sizes where it leaves some open. Weights are packed here, and not again; other inputs than those given are
+  /// constants.
+  TimedCall(const Library &, const std::string &kernel, PassKind, const std::map<std::string, Tensor> &filed, int threads, const Shape &sizes = {});
   TimedCall(const TimedCall &) = delete;
   TimedCall &operator=(const TimedCall &) = delete;
 
