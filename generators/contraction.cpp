@@ -251,7 +251,7 @@ Stages gather(const Workload &w, const Geometry &geo, Side result, Func from, Fu
       const Tap t = tap_of(d, r[int(d) + 1]);
       tap.push_back(t.kernel), read.push_back(t.read);
       if (t.none.defined()) r.where(!t.none);
-      // Of one tap there is no loop whose ends Halide could move.
+      // Of one tap there is no loop whose ends Halide could move: the operand's border has the zeros.
       if (trim && d > 0 && taps[d] > 1) r.where(read[d] >= 0 && read[d] < (gradient ? a.out : a.in).value);
     }
     for (size_t d = 0; d < rank && geo.unshared; d++) tap.push_back(gradient ? read[d] : v[d]);

@@ -15,16 +15,21 @@ bool sums_positions(const Workload &w) { return w.pass == PassKind::weight_gradi
 // of one channel, unless its rows fill no vector.
 bool is_depthwise(const Workload &w) {
   const Problem &p = w.problem;
-  const bool elements = w.pass == PassKind::bias_gradient || w.pass == PassKind::activation_gradient;  // no row is read twice, no channel with another
-  if (p.groups == 1 || (!elements && (p.ic != p.groups || p.oc != p.groups))) return false;
+  if (p.groups == 1 || p.ic != p.groups || p.oc != p.groups) return false;
   const bool images = p.layout == Layout::channels_first && p.op != Op::local && p.op != Op::dense;
-  if (!images || elements || w.target.has_gpu_feature()) return true;
+  if (!images || w.target.has_gpu_feature()) return true;
   const int row = p.rank - 1;
   if (p.in[size_t(row)] == run_time) return false;
   // Eight channels fill half a vector, or all of a shorter one: 3x3 at 200x7, n=4, 54 against 66 us. In a line three taps of 16 images of 20
   // positions, weight gradient, 23 against 61 us, of 100 112 against 80 (Emerald Rapids).
   const int least = sums_positions(w) ? (p.rank == 1 ? 48 : 7) : p.groups == 8 ? 8 : 4;
   return std::min(p.in[size_t(row)], p.out(row)) < least;
+}
+
+// How many groups a tensor's channels lie in. The gradients of bias and activation read no channel with another: groups mean nothing to them.
+int group_count(const Workload &w) {
+  const bool elements = w.pass == PassKind::bias_gradient || w.pass == PassKind::activation_gradient;
+  return elements || is_depthwise(w) ? 1 : int(w.problem.groups);
 }
 
 // Extents known only when run are planned for as these. Sums over positions as those of networks, whose layers have the fewer
@@ -143,7 +148,7 @@ std::vector<Extent> extents(const Geometry &geo, Side side) {
 
 std::vector<Extent> tensor_extents(const Workload &w, bool output) {
   const Problem &p = w.problem, q = planned(w);
-  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(w) ? 1 : int(p.groups);
+  const int channels = int(output ? p.oc : p.ic), groups = group_count(w);
   std::vector<Extent> e = {channels / groups, groups};
   for (int a = p.rank - 1; a >= 0; a--)
     e.push_back(output ? extent(w, p.out(a), q.out(a), size_out + a) : extent(w, p.in[a], q.in[a], size_in + a));
@@ -176,7 +181,7 @@ Halide::Type output_type(const Problem &p) {
 BufferSpec tensor_spec(const Workload &w, const std::string &name, bool output) {
   const Problem &p = w.problem;
   BufferSpec t{name, output ? p.output_shape() : p.input_shape(), {}, {}, 0, output ? output_type(p) : tensor_type(p), {}};
-  const int channels = int(output ? p.oc : p.ic), groups = is_depthwise(w) ? 1 : int(p.groups);
+  const int channels = int(output ? p.oc : p.ic), groups = group_count(w);
   t.dims = {{1, channels / groups}, {1, groups, channels / groups}};
   t.sizes = {size_n, -1};
   for (int a = 0; a < p.rank; a++) t.sizes.push_back((output ? size_out : size_in) + a);
@@ -254,7 +259,7 @@ BufferSpec weight_spec(const Workload &w, const std::string &name, Side of) {
 
 BufferSpec channel_spec(const Workload &w, const std::string &name, Halide::Type type) {
   const Problem &p = w.problem;
-  const int groups = is_depthwise(w) ? 1 : int(p.groups), within = int(p.oc) / groups;
+  const int groups = group_count(w), within = int(p.oc) / groups;
   return {name, p.bias_shape(), {0}, {{0, within}, {0, groups, within}}, 1, type, {}};
 }
 

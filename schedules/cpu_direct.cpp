@@ -33,7 +33,7 @@ size_t position_axis(const Stages &s) {
 // How many images a tile holds where it is known only when run how many there are: fewer have loops of their own.
 constexpr int most_open_images = 8;
 
-// How many of the registers that operands leave hold sums: wide tiles keep more vectors beside them.
+// How many of the registers that operands leave hold sums: of 32, wide tiles keep more vectors beside them.
 int sums_of(int vectors, int budget) { return vectors > 3 ? std::min(budget, 24) : budget; }
 
 // How many vectors of channels a tile is best wide, so that few lanes and few positions go to waste and the operands loaded
@@ -49,11 +49,12 @@ int best_vectors(const Stages &s, const Machine &m, int budget, const Workload &
   // Of images three panels are walked side by side: dense, 25,088 -> 1,000 of 8, 7.0 against 9.2 ms (Emerald Rapids).
   const bool images = position_axis(s) != 1 && (open_images(s) || read_from_panels(w));
   const bool three_first = images && (channels % (3 * m.lanes) == 0 || channels % m.lanes);
-  // Five where they are all: 80 -> 80 channels at 28x28, 1x1 57 against 63 to 91 us, 3x3 510 against 630, 1x1 of three groups of 80 173 against
-  // 205; seven by three positions were no faster (Emerald Rapids).
+  // Five only where they are the whole row: 80 -> 80 channels at 28x28, 1x1 57 against 63 to 91 us, 3x3 510 against 630, 1x1 of three groups of
+  // 80 173 against 205; at AVX2 five by two against two by five of 40 channels 1.2 to 1.5 times as fast; seven by three positions were no
+  // faster (Emerald Rapids).
   for (const int vectors : three_first ? std::vector{3, 2, 1, 5} : std::vector{2, 3, 1, 5}) {
     if (vectors > 1 && vectors * m.lanes > channels) continue;  // nothing may be read past the channels
-    if (vectors == 5 && all != 5) continue;
+    if (vectors == 5 && channels != 5 * m.lanes) continue;
     const int sums_at_work = sums_of(vectors, budget);
     const int most = images && !axis.known ? std::min(most_open_images, sums_at_work / vectors) : sums_at_work / vectors;
     const int width = best_tile(axis, most, beside(s, m, vectors)), extent = units(axis);

@@ -124,8 +124,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   preset(k, "lanes", {lanes});
   tile[0] = vectors * lanes;
   // Tasks: groups of vectors where both operands are read in place, as what a block loads of them stays in L1 for all of the other
-  // channels: 1x1, 128 -> 512 channels at 28x28 674 against 744 us, 512 -> 128 667 against 703 (Emerald Rapids). Else a few blocks of the
-  // other channels, else of the vector axis.
+  // channels: 1x1, 128 -> 512 channels at 28x28 674 against 744 us, 512 -> 128 667 against 703 (Emerald Rapids). Else groups, else a
+  // few blocks of the other channels, else of the vector axis.
   const bool in_place = summed_in_place(s, w), border = worth_padding(s, w);
   const int many = std::min(tasks(s), 8);
   const std::vector<int> by_loads = tile;
@@ -139,7 +139,8 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   } else if (e0 >= 2 * tile[0]) {
     block[0] = tile[0];
   }
-  // Or strips of blocks, each with a result of its own, where adding these up costs less than that each task reads an operand anew.
+  // Or strips of blocks, each with a result of its own, where adding these up costs less than that each task reads an operand anew
+  // (one of groups does not, but strips were faster there too: 128 channels in 4 groups, 1x1 at 56x56, 1.2 times).
   // 1x1, 64 -> 256 channels at 56x56, n=8: 5.1 against 11 ms (Zen 5). What is copied with its border is soon read anew: 3x3, 64 channels
   // at 56x56, on two threads, 718 against 870 us (Emerald Rapids); with open extents, whose last block of each strip is short, strips were
   // slower there even than the tasks of channels: 834 against 696.
@@ -251,7 +252,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
     const bool in_strips = strips > 1 && i == strip_axis;
-    if (in_strips && cut == 1) even &= block_count % strips == 0;
+    if (in_strips && cut == 1) even &= block_count % strips == 0;  // nor with a short last strip of blocks of one, which have no loop of their own
     Expr extent = red[i].extent();
     // Where the extent is known only when run the strips are even, and their blocks need not be; of images as long as is worth a task, and
     // another result.

@@ -281,11 +281,11 @@ int channels_of_a_task(const Stages &s, const std::vector<int> &tile, const Work
 
 int groups_of_a_task(const Stages &s) {
   const int groups = units(s.free.back());
-  if (s.paired || s.free.size() < 3 || groups < 4 || tasks(s) == 1) return 0;
-  // As many as fill a line of memory, and are worth a task.
-  const std::int64_t of_one = std::max<std::int64_t>(1, results(s) / groups * terms(s));
-  const std::int64_t want = std::max<std::int64_t>(16 / std::min(units(s.free[0]), 16), 100'000 / of_one);
-  return divisor(groups, int(std::min<std::int64_t>(std::max(1, groups / 4), want)));
+  if (s.paired || groups < 4 || tasks(s) == 1) return 0;
+  // About as many as fill a line of memory, and are worth a task.
+  const std::int64_t channels = units(s.free[0]), of_one = std::max<std::int64_t>(1, results(s) / groups * terms(s));
+  const std::int64_t want = std::max((15 + channels) / channels, 100'000 / of_one);
+  return tiles_of_a_task(groups, std::max<std::int64_t>(4, groups / want));
 }
 
 bool reads_border(const Workload &w) {

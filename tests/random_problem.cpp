@@ -105,25 +105,27 @@ Problem random_problem(std::mt19937_64 &random, std::int64_t most_products) {
 
 Problem random_layer(std::mt19937_64 &random) {
   Draw d(random);
+  const auto channels = [&] { return std::int64_t(d.of({1, 3, 16, 24, 32, 48, 64, 80, 96, 100, 128, 200, 256, 512})); };
+  const auto channels_of_a_group = [&] { return std::int64_t(d.of({2, 4, 8, 16, 24})); };
   while (true) try {
       Problem p = draw(d);
-      if (p.n != run_time) p.n = d.of({1, 1, 1, 2, 4, 9, 10});
-      if (p.groups > 1 && p.groups == p.ic && p.groups == p.oc) p.groups = p.ic = p.oc = d.of({8, 24, 64, 96, 100, 256});
-      else if (p.groups > 1) p.groups = d.of({2, 5, 8, 32}), p.ic = p.groups * d.of({2, 4, 8, 16, 24}), p.oc = p.groups * d.of({2, 4, 8, 16, 24});
-      else p.ic = d.of({1, 3, 16, 24, 32, 48, 64, 80, 96, 100, 128, 200, 256, 512}), p.oc = d.of({1, 3, 16, 24, 32, 48, 64, 80, 96, 100, 128, 200, 256, 512});
+      const bool depthwise = p.groups > 1 && p.groups == p.ic && p.groups == p.oc, shared = p.op != Op::local && p.op != Op::dense;
+      p.n = d.of({1, 1, 1, 2, 4, 9, 10});
+      if (p.groups == 1) p.ic = channels(), p.oc = channels();
+      else if (depthwise) p.groups = p.ic = p.oc = d.of({8, 24, 64, 96, 100, 256});
+      else p.groups = d.of({2, 5, 8, 32}), p.ic = p.groups * channels_of_a_group(), p.oc = p.groups * channels_of_a_group();
       for (int a = 0; a < p.rank; a++) {
         if (p.op != Op::dense) p.kernel[a] = d.of({1, 3, 3, 5}), p.stride[a] = std::min<std::int64_t>(p.stride[a], 2);
-        if (p.in[a] == run_time) continue;
-        if (p.op == Op::local || p.op == Op::dense) p.in[a] = p.rank == 1 ? d.of({20, 100, 300}) : p.rank == 2 ? d.of({6, 9, 14, 20}) : d.of({4, 6, 8});
-        else p.in[a] = p.rank == 1 ? d.of({200, 1000, 5000, 20000}) : p.rank == 2 ? d.of({7, 10, 14, 28, 31, 40, 56, 90, 112, 600}) : d.of({4, 6, 9, 10, 16, 20, 30});
+        if (p.rank == 1) p.in[a] = shared ? d.of({200, 1000, 5000, 20000}) : d.of({20, 100, 300});
+        if (p.rank == 2) p.in[a] = shared ? d.of({7, 10, 14, 28, 31, 40, 56, 90, 112, 600}) : d.of({6, 9, 14, 20});
+        if (p.rank == 3) p.in[a] = shared ? d.of({4, 6, 9, 10, 16, 20, 30}) : d.of({4, 6, 8});
       }
       p = Problem::parse(p.str());
       const std::int64_t products = products_of(p);
-      const bool open = p.n == run_time || std::count(p.in.begin(), p.in.begin() + p.rank, run_time) > 0;
-      if ((!open && products < 3'000'000) || products > 100'000'000 || element_count(p.weight_shape()) > 4'000'000) continue;
+      if (products < 3'000'000 || products > 100'000'000 || element_count(p.weight_shape()) > 4'000'000) continue;
       require_available(p, PassKind::forward);
       return p;
-    } catch (const Error &) {}
+    } catch (const Error &) {}  // as above
 }
 
 Problem shrunk(Problem p, const std::function<bool(const Problem &)> &fails, double seconds) {

@@ -10,7 +10,8 @@ namespace convsmith {
 /// A valid problem of at most `most_products` multiplications forward.
 Problem random_problem(std::mt19937_64 &random, std::int64_t most_products = 2'000'000);
 
-/// A layer as networks have them, three to a hundred million multiplications forward: large enough to be shared out among tasks and cut into blocks.
+/// A layer of fixed extents as networks have them, three to a hundred million multiplications forward: large enough to be shared out among tasks and
+/// cut into blocks.
 Problem random_layer(std::mt19937_64 &random);
 
 /// A problem that fails, made smaller word by word as long as it still does, with no trial begun after `seconds`.
