@@ -104,7 +104,7 @@ TEST(Gate, LayersOfRandomSizes) {
   o.every_schedule = false, o.most_products = GateOptions().most_products;
   std::mt19937_64 random(~o.seed);
   std::vector<Problem> list;
-  for (int i = 0; i < std::max(1, problem_count() / 25); i++) list.push_back(random_layer(random));
+  for (int i = 0; i < std::max(1, problem_count() / 40); i++) list.push_back(random_layer(random));
   gate_all(list, o, random_levels());
 }
 
