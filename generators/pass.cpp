@@ -104,4 +104,12 @@ void require_available(const Problem &p, PassKind pass) {
     throw Error(fmt::format("pass {} expects {}, in \"{}\"", pass_name(pass), need, p.str()));
 }
 
+Shape sizes_at(const Problem &open, const Problem &fixed) {
+  Shape sizes;
+  if (open.n == run_time) sizes.push_back(fixed.n);
+  for (size_t a = 0; a < size_t(open.rank); a++)
+    if (open.in[a] == run_time) sizes.push_back(fixed.in[a]);
+  return sizes;
+}
+
 }  // namespace convsmith

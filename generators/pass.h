@@ -27,5 +27,7 @@ bool is_packing(PassKind);
 std::vector<PassKind> passes_of(const Problem &);
 /// Throws Error that names the word of the problem, or the pass, that is not built yet or does not fit.
 void require_available(const Problem &, PassKind);
+/// Those of n and in that a problem leaves open, as another has them, in the order that its passes take them.
+Shape sizes_at(const Problem &open, const Problem &fixed);
 
 }  // namespace convsmith

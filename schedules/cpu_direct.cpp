@@ -394,7 +394,7 @@ std::vector<Knob> knobs(const Stages &s, const Workload &w) {
   if (guarded) preset(list, "unroll", {-1});
   if (transposes(s, w)) preset(list, "copy", {3});
   else if (panels) preset(list, "copy", {4}), preset(list, "pad", {1});
-  else if (s.over_positions && groups_of_a_task(s)) preset(list, "copy", {1});
+  else if (s.over_positions && p.block.back()) preset(list, "copy", {1});  // tasks of groups
   // The residues of open extents may have no elements, and Halide would ask before each load of a vector to be staged: stride 2, 128
   // channels at 56x56, 1,325 against 1,564 us (Emerald Rapids).
   // A vector along a row reads each element once; with a stride a register's worth of it would be mostly what no tap reads: two channels to

@@ -252,7 +252,7 @@ void apply(Stages &s, const Knobs &k, const Workload &w) {
     const int cut = cuts[size_t(i)];
     RVar o = red[i];
     const bool in_strips = strips > 1 && i == strip_axis;
-    if (in_strips && cut == 1) even &= block_count % strips == 0;  // nor with a short last strip of blocks of one, which have no loop of their own
+    if (in_strips && cut == 1) even &= block_count % strips == 0;  // so too with a short last strip of blocks without a loop of their own
     Expr extent = red[i].extent();
     // Where the extent is known only when run the strips are even, and their blocks need not be; of images as long as is worth a task, and
     // another result.

@@ -75,10 +75,10 @@ struct Reduced {
   Halide::RVar var;
 };
 
-/// Has the copies of what `acc` reads hold what its last tiles read past the ends, too: for the sums that are dropped these would multiply what
-/// memory happens to hold, of which numbers too small to be normal take some hundred cycles. Where an axis of a pass that gathers is not blocked its last tile is shifted
-/// inwards instead, and where it is open the last tile is one of many. 120 channels in five groups, 3x3 with stride 2
-/// at 28x28, 0.14 against 1.7 ms (Emerald Rapids).
+/// Has the copies of what `acc` reads hold what its last tiles read past the ends, too: for the sums that are dropped these would multiply
+/// what memory happens to hold, of which numbers too small to be normal take some hundred cycles. 120 channels in five groups, 3x3 with
+/// stride 2 at 28x28, 0.14 against 1.7 ms (Emerald Rapids). Where an axis of a pass that gathers is not blocked its last tile is shifted
+/// inwards instead, and where it is open the last tile is one of many.
 void keep_overrun(Halide::Func acc, const Stages &, const Loops &);
 
 /// Keeps one tile of `acc` in registers for the whole of its reduction.
@@ -124,9 +124,9 @@ int tiles_of_a_task(std::int64_t tiles, std::int64_t tasks, std::int64_t most_ta
 int images_of_a_task(const Stages &);
 /// Tasks of a sum over positions: how many channels of the other operand each takes; 0 where they are too few to share out.
 int channels_of_a_task(const Stages &, const std::vector<int> &tile, const Workload &);
-/// Tasks of a sum over positions: how many groups each takes; 0 where these, or their work, are too little to be shared out. They share nothing, so that each task
-/// copies what it reads of its own, whose positions lie far apart, and which then stays near. 256 channels in 16 groups, 3x3 at 28x28, 460
-/// against 670 us, in 32 groups with stride 2 at 56x56 1.0 against 1.9 ms (Emerald Rapids).
+/// Tasks of a sum over positions: how many groups each takes; 0 where these, or their work, are too little to be shared out. They share
+/// nothing, so that each task copies what it reads of its own, whose positions lie far apart, and which then stays near. 256 channels in 16
+/// groups, 3x3 at 28x28, 460 against 670 us, in 32 groups with stride 2 at 56x56 0.82 against 1.55 ms (Emerald Rapids).
 int groups_of_a_task(const Stages &);
 /// Tasks of a pass that gathers: batches, strips of the outermost large axis, or groups of channels where the weights are
 /// larger than what they are applied to.

@@ -1,6 +1,7 @@
 #include "random_problem.h"
 #include "convsmith/error.h"
 #include "generators/pass.h"
+#include "tools/measure/cost.h"
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -79,25 +80,19 @@ Problem draw(Draw &d) {
   return p;
 }
 
-// Multiplications forward.
-std::int64_t products_of(const Problem &p) {
-  std::int64_t products = element_count(p.output_shape()) * (p.ic / p.groups);
-  for (int a = 0; a < p.rank; a++) products *= p.op == Op::dense ? p.in[a] : p.kernel[a];
-  return products;
-}
-
 }  // namespace
 
 Problem random_problem(std::mt19937_64 &random, std::int64_t most_products) {
   Draw d(random);
   while (true) try {
       const Problem p = Problem::parse(draw(d).str());
-      std::int64_t residues = 1, taps = 1;
+      std::int64_t products = element_count(p.output_shape()) * (p.ic / p.groups), residues = 1, taps = 1;
       for (int a = 0; a < p.rank; a++) {
+        products *= p.op == Op::dense ? p.in[a] : p.kernel[a];
         residues *= p.stride[a];  // a strided gradient has a loop nest a residue
         taps *= p.kernel[a];      // which small sums unroll
       }
-      if (products_of(p) > most_products || residues > 8 || taps > 49 || element_count(p.weight_shape()) > 200'000) continue;
+      if (products > most_products || residues > 8 || taps > 49 || element_count(p.weight_shape()) > 200'000) continue;
       require_available(p, PassKind::forward);
       return p;
     } catch (const Error &) {}  // drawn past what the grammar allows
@@ -121,7 +116,7 @@ Problem random_layer(std::mt19937_64 &random) {
         if (p.rank == 3) p.in[a] = shared ? d.of({4, 6, 9, 10, 16, 20, 30}) : d.of({4, 6, 8});
       }
       p = Problem::parse(p.str());
-      const std::int64_t products = products_of(p);
+      const Count products = cost(p, PassKind::forward).multiply_adds;
       if (products < 3'000'000 || products > 100'000'000 || element_count(p.weight_shape()) > 4'000'000) continue;
       require_available(p, PassKind::forward);
       return p;

@@ -72,13 +72,12 @@ struct Sized {
   Shape sizes;  // of what it leaves open
 };
 
-// The kernel for any batch and, where its weights are shared, any extent in space; and the sizes that make it the given one.
-std::pair<KernelRequest, Shape> opened(KernelRequest r) {
+// The kernel for any batch and, where its weights are shared, any extent in space.
+KernelRequest opened(KernelRequest r) {
   Problem &p = r.problem;
-  Shape sizes = {p.n};
   p.n = run_time, r.schedule.clear();
-  for (int a = 0; a < p.rank && p.op != Op::local && p.op != Op::dense; a++) sizes.push_back(p.in[size_t(a)]), p.in[size_t(a)] = run_time;
-  return {r, sizes};
+  if (p.op != Op::local && p.op != Op::dense) std::fill_n(p.in.begin(), p.rank, run_time);
+  return r;
 }
 
 class Bench {
@@ -136,8 +135,8 @@ class Bench {
     std::vector<Sized> libraries;  // ours, and the one that it is held against
     libraries.push_back({library_of(r), {}});
     if (a_.against == "open") {
-      const auto [open, sizes] = opened(r);
-      libraries.push_back({library_of(open), sizes});
+      const KernelRequest open = opened(r);
+      libraries.push_back({library_of(open), sizes_at(open.problem, r.problem)});
     } else if (!a_.against.empty()) {
       KernelRequest other = r;
       for (const PassKind pass : r.passes)

@@ -31,7 +31,7 @@ TimedCall::TimedCall(const Library &library, const std::string &kernel, PassKind
     const auto from = filed.find(name);
     const char *packing = kind == PassKind::input_gradient ? "pack_weight_for_input_gradient" : "pack_weight";
     const auto packer = name == "weight" ? library.find(kernel, packing) : std::nullopt;
-    if (packer && from != filed.end()) (*packer)({{"from", from->second.as(Tensor(packer->describe("from", sizes)).type())}, {"weight", t}});
+    if (packer && from != filed.end()) (*packer)({{"from", from->second.as(static_cast<convsmith_type>(packer->describe("from").type))}, {"weight", t}});
     else if (from != filed.end()) t.copy_from(from->second.as(t.type()));
     else if (i < pass_.arguments() - pass_.outputs() && is_float(t.type())) t.fill(0.0078125f);
     tensors_.push_back(library.uses_device() ? library.to_device(t) : t), arguments_.push_back(tensors_.back().c());

@@ -22,13 +22,9 @@ convsmith_type stored_type(Type type) {
 
 Checker::Checker(const Library &library, const KernelRequest &kernel, const Problem &p, std::uint64_t seed,
                  std::int64_t most_products)
-    : library_(library), kernel_(kernel), p_(p), type_(stored_type(p.type)),
+    : library_(library), kernel_(kernel), p_(p), sizes_(sizes_at(kernel.problem, p)), type_(stored_type(p.type)),
       exponential_(library.level() == "vulkan" ? Exponential::vulkan : Exponential::few_units), seed_(seed), most_products_(most_products),
-      random_(seed) {
-  if (kernel.problem.n == run_time) sizes_.push_back(p.n);
-  for (int a = 0; a < p.rank; a++)
-    if (kernel.problem.in[a] == run_time) sizes_.push_back(p.in[a]);
-}
+      random_(seed) {}
 
 std::vector<PassFigures> Checker::run() {
   for (const Pass &pass : library_.passes())
